@@ -1,0 +1,206 @@
+"""One bad image spoils one row: run a function image by image and turn exceptions into failed rows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from curvelens.errors import ConfigError, ModelError
+from curvelens.tables import FAILED, OK
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from curvelens.store import ImageSet
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger("curvelens.progress")
+PROGRESS_SECONDS = 10.0
+
+
+class Prediction(NamedTuple):
+    """What a model says about a batch of images.
+
+    Attributes:
+        prediction: int64 ``[B]``, class with the largest logit.
+        confidence: ``[B]``, its SoftMax probability.
+        logits: ``[B, c]``.
+    """
+
+    prediction: torch.Tensor
+    confidence: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image as an experiment sees it.
+
+    Attributes:
+        image_id: Name of the image.
+        label: True class.
+        x: ``[C, H, W]`` in [0, 1], on the device and in the dtype of the run.
+        prediction: Predicted class.
+        confidence: SoftMax probability of the predicted class.
+        logits: ``[c]``.
+    """
+
+    image_id: str
+    label: int
+    x: torch.Tensor
+    prediction: int
+    confidence: float
+    logits: torch.Tensor
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Put every submodule into evaluation mode and restore the mode of each afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> Prediction:
+    """Classify images in evaluation mode and without gradients; the model is left as it was.
+
+    Args:
+        model: Classifier ``[B, *shape] -> [B, c]``.
+        images: ``[B, *shape]`` in [0, 1], on the model's device and in its dtype.
+        chunk: Images a forward pass.
+
+    Returns:
+        Predicted class, its probability and the logits.
+
+    Raises:
+        ModelError: The output is not ``[B, c]`` or not finite.
+    """
+    import torch
+
+    with evaluating(model), torch.no_grad():
+        parts = [model(part) for part in images.split(chunk)]
+    logits = torch.cat(parts)
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ModelError(
+            f"the model gives {list(logits.shape)} for {len(images)} images; it must give one row of logits an image"
+        )
+    if not torch.isfinite(logits).all():
+        raise ModelError("the model gives logits that are not finite; check its weights and the pixel range")
+    confidence, prediction = logits.softmax(1).max(1)
+    return Prediction(prediction, confidence, logits)
+
+
+def progress(items: Sequence[T], description: str) -> Iterator[T]:
+    """Iterate and report the rate and the remaining time.
+
+    In a terminal a bar is drawn on stderr; in any case a line goes to the log every 10 s and at the end.
+
+    Args:
+        items: What to iterate over.
+        description: What is being done, e.g. ``"spectra"``.
+    """
+    from tqdm import tqdm
+
+    start = last = time.monotonic()
+    with tqdm(total=len(items), desc=description, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.update()
+            now = time.monotonic()
+            if now - last >= PROGRESS_SECONDS or done == len(items):
+                last = now
+                progress_logger.info(
+                    "%s", tqdm.format_meter(done, len(items), now - start, ncols=0, prefix=description)
+                )
+
+
+def one_line(error: BaseException) -> str:
+    """Return ``"Type: message"`` on one line of at most 300 characters."""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def per_image(
+    images: ImageSet,
+    model: torch.nn.Module,
+    function: Callable[[Item], Mapping[str, Any] | Iterable[Mapping[str, Any]]],
+    *,
+    description: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Run ``function`` on each image and return table rows; an exception gives one failed row.
+
+    Every row gets image_id, label, prediction and confidence in front and seconds, calls, status and error behind.
+    ``seconds`` is the time of the image divided by its number of rows, unless the function gives it; ``calls`` is
+    0 unless the function gives it, so both may be summed over the rows.
+
+    Args:
+        images: The images.
+        model: Classifier on ``device`` and in ``dtype``.
+        function: Gives one row or several for an :class:`Item`.
+        description: Name of the work, for progress and log.
+        device: Device of the images.
+        dtype: Type of the images; None means float32.
+        constants: Columns with the same value in every row, failed ones too, e.g. ``{"model": "relu"}``.
+
+    Returns:
+        Rows in the order of the images.
+
+    Raises:
+        ConfigError: Raised by ``function``: the configuration is at fault, not an image.
+    """
+    rows: list[dict[str, Any]] = []
+    for index in progress(range(len(images)), description):
+        head = {"image_id": images.ids[index], "label": int(images.labels[index])}
+        start = time.perf_counter()
+        try:
+            x = images.tensor(index).to(device=device, dtype=dtype)
+            found = predict(model, x[None])
+            head |= {"prediction": int(found.prediction[0]), "confidence": float(found.confidence[0])}
+            item = Item(x=x, logits=found.logits[0], **head)  # type: ignore[arg-type]
+            given = function(item)
+            new = [dict(given)] if isinstance(given, Mapping) else [dict(row) for row in given]
+            seconds = (time.perf_counter() - start) / max(1, len(new))
+            tail = {"seconds": seconds, "calls": 0, "status": OK, "error": ""}
+            made = [head | dict(constants or {}) | tail | row for row in new]
+        except ConfigError:
+            raise
+        except Exception as error:
+            logger.exception("%s: image %s failed", description, images.ids[index])
+            tail = {
+                "seconds": time.perf_counter() - start,
+                "calls": 0,
+                "status": FAILED,
+                "error": one_line(error),
+            }
+            made = [head | dict(constants or {}) | tail]
+        rows.extend(made)
+    return rows
+
+
+def failed_share(table: pd.DataFrame) -> float:
+    """Return the share of images with at least one failed row, in [0, 1]; 0 for an empty table.
+
+    Args:
+        table: Columns ``image_id`` and ``status``.
+    """
+    if table.empty:
+        return 0.0
+    failed = (table["status"] == FAILED).groupby(table["image_id"]).any()
+    share = float(failed.mean())
+    return 0.0 if math.isnan(share) else share

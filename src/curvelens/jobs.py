@@ -1,0 +1,121 @@
+"""What a job of the workflow sets up: logging, threads, errors on one line, the device.
+
+Knows nothing of Snakemake: any script may call :func:`start` first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from curvelens.errors import ConfigError, CurvelensError
+
+if TYPE_CHECKING:
+    import torch
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def start(log_path: str | Path | None = None, threads: int | None = None) -> logging.Logger:
+    """Set up a job: log file, threads, and one line on stderr for an error.
+
+    Messages from INFO upwards, Python warnings and full tracebacks go to the log file; the same messages, but no
+    traceback of an error that curvelens raised on purpose, go to stderr. Meant to be called once, first thing.
+
+    Args:
+        log_path: Log file, overwritten; None means stderr alone.
+        threads: CPU threads the job may use; None leaves them alone.
+
+    Returns:
+        The logger ``curvelens``.
+    """
+    if threads is not None:
+        set_threads(threads)
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.addFilter(_for_terminal)
+    root.addHandler(terminal)
+    if log_path is not None:
+        Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(file)
+    root.setLevel(logging.WARNING)
+    logger = logging.getLogger("curvelens")
+    logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    _install_hook(Path(log_path) if log_path is not None else None)
+    return logger
+
+
+def set_threads(threads: int) -> None:
+    """Limit numerical libraries to ``threads`` CPU threads, whether torch is loaded already or later.
+
+    Raises:
+        ConfigError: ``threads`` is less than 1.
+    """
+    if threads < 1:
+        raise ConfigError(f"threads: {threads} is not a number of threads; give 1 or more")
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def device(choice: str = "auto") -> torch.device:
+    """Return the device to compute on.
+
+    Args:
+        choice: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+
+    Raises:
+        ConfigError: Unknown choice, or no such CUDA device.
+    """
+    import torch
+
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = choice.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"device: '{choice}' is unknown; choose auto, cpu, cuda or cuda:<index>")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: '{choice}' was asked for but this machine shows {torch.cuda.device_count()} CUDA devices; "
+            "choose auto or cpu"
+        )
+    return torch.device(choice)
+
+
+def _for_terminal(record: logging.LogRecord) -> bool:
+    drawn_as_bar = record.name == "curvelens.progress" and sys.stderr.isatty()
+    return not (drawn_as_bar or getattr(record, "log_only", False))
+
+
+def _install_hook(log_path: Path | None) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        text = " ".join(str(error).split())
+        if issubclass(kind, CurvelensError):
+            line = f"curvelens: error: {text}"
+        else:
+            where = f"; the traceback is in {log_path}" if log_path is not None else ""
+            line = f"curvelens: error: unexpected {kind.__name__}: {text}{where}"
+        print(line, file=sys.stderr, flush=True)
+        if log_path is not None:
+            logging.getLogger("curvelens").critical(
+                line, exc_info=(kind, error, trace), extra={"log_only": True}
+            )
+        elif not issubclass(kind, CurvelensError):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook

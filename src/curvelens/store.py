@@ -1,0 +1,291 @@
+"""Artifacts on disk: image sets, named arrays, JSON. Written under a temporary name, then renamed.
+
+A file that exists is therefore complete, the same content always has the same bytes, and nothing that is read
+can run code. numpy is imported on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvelens.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+REMEDY = "delete it and run again"
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` on success, remove it on failure.
+
+    Args:
+        path: Final name; missing parent folders are made.
+
+    Yields:
+        The temporary name, to be written by the caller. It keeps the suffix of ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        DataError: The file does not exist.
+    """
+    _require(Path(path))
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON; NaN and infinity are refused, because JSON has neither.
+
+    Raises:
+        ArgumentError: A value has no JSON form.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{path}: cannot be written as JSON ({error}); give plain finite values"
+        ) from error
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def load_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: The file is missing or is not JSON.
+    """
+    path = _require(Path(path))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({_short(error)}); {REMEDY}") from error
+
+
+def save_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays, compressed, in the order of their names.
+
+    Args:
+        path: Name of the file, ending in ``.npz``.
+        arrays: Arrays (or tensors on the CPU) by name; object arrays are refused.
+
+    Raises:
+        ArgumentError: An array holds Python objects.
+    """
+    import numpy as np
+
+    plain = {name: np.asarray(arrays[name]) for name in sorted(arrays)}
+    for name, array in plain.items():
+        if array.dtype.hasobject:
+            raise ArgumentError(
+                f"{path}: array '{name}' holds Python objects; give numbers or fixed-width text"
+            )
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **plain)
+
+
+def load_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Read every array of an npz file; nothing in it can run code.
+
+    Args:
+        path: Name of the file.
+        names: Arrays that must be there.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        DataError: The file is missing, damaged, lacks an array, or holds pickled objects.
+    """
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    path = _require(Path(path))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: holds a single array, not an npz archive; {REMEDY}")
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: damaged npz ({_short(error)}); {REMEDY}") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DataError(
+            f"{path}: has no array '{missing[0]}' (it has {', '.join(arrays) or 'none'}); {REMEDY}"
+        )
+    return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images.
+
+    Attributes:
+        images: uint8 ``[N, C, H, W]``, 0 is black.
+        labels: int64 ``[N]``, class indices.
+        ids: N unique names such as ``"mnist/00017"``.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or str(self.images.dtype) != "uint8":
+            raise DataError(
+                f"images must be uint8 [N, C, H, W], not {self.images.dtype} {list(self.images.shape)}; "
+                "scale them to 0..255 and add the channel axis"
+            )
+        count = len(self.images)
+        if self.labels.shape != (count,) or str(self.labels.dtype) != "int64":
+            raise DataError(
+                f"labels must be int64 [{count}], not {self.labels.dtype} {list(self.labels.shape)}; "
+                "give one class index an image"
+            )
+        if len(self.ids) != count or len(set(self.ids)) != count:
+            raise DataError(f"ids must be {count} different names, one an image; number the images")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def tensor(self, index: int | slice | Sequence[int] | np.ndarray = slice(None)) -> torch.Tensor:
+        """Return pixels as float32 in [0, 1] on the CPU.
+
+        Args:
+            index: Position, slice or sequence of positions.
+
+        Returns:
+            ``[C, H, W]`` for a single position, else ``[n, C, H, W]``.
+        """
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(self.images[index])).to(torch.float32) / 255
+
+    def subset(self, index: slice | Sequence[int] | np.ndarray) -> ImageSet:
+        """Return the images at the given positions, in that order."""
+        import numpy as np
+
+        positions = np.arange(len(self))[index]
+        return ImageSet(self.images[positions], self.labels[positions], [self.ids[i] for i in positions])
+
+    def shard(self, index: int, count: int) -> ImageSet:
+        """Return part ``index`` of ``count`` nearly equal consecutive parts.
+
+        Raises:
+            ArgumentError: There are more parts than images, or ``index`` is not in ``[0, count)``.
+        """
+        if not 0 <= index < count or count > len(self):
+            raise ArgumentError(
+                f"shard {index} of {count} cannot be taken from {len(self)} images; use at most {len(self)} shards"
+            )
+        return self.subset(slice(index * len(self) // count, (index + 1) * len(self) // count))
+
+
+def save_image_set(path: str | Path, images: ImageSet) -> None:
+    """Write an image set as npz with arrays ``images``, ``labels`` and ``ids``."""
+    import numpy as np
+
+    ids = np.array(images.ids, dtype=np.str_) if images.ids else np.zeros(0, dtype="<U1")
+    save_npz(path, {"images": images.images, "labels": images.labels, "ids": ids})
+
+
+def load_image_set(path: str | Path) -> ImageSet:
+    """Read an image set.
+
+    Raises:
+        DataError: The file is missing, damaged or no image set.
+    """
+    arrays = load_npz(path, ("images", "labels", "ids"))
+    try:
+        return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist())
+    except DataError as error:
+        raise DataError(f"{path}: no image set ({error}); {REMEDY}") from error
+
+
+def save_explanations(path: str | Path, arrays: Mapping[str, Any], ids: Sequence[str]) -> None:
+    """Write what a method yields for a shard of images; floating-point arrays become float32.
+
+    Args:
+        path: Name of the npz file.
+        arrays: Arrays ``[N, ...]`` by name, e.g. ``{"attribution": [N, C, H, W]}``.
+        ids: N image ids, in the same order.
+
+    Raises:
+        ArgumentError: An array has another length than ``ids``, or is called ``ids``.
+    """
+    import numpy as np
+
+    stored: dict[str, np.ndarray] = {"ids": np.array(list(ids), dtype=np.str_)}
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if name == "ids" or array.shape[:1] != (len(ids),):
+            raise ArgumentError(
+                f"{path}: array '{name}' {list(array.shape)} does not belong to {len(ids)} images; "
+                "give one entry an image under a name other than 'ids'"
+            )
+        stored[name] = array.astype(np.float32) if array.dtype.kind == "f" else array
+    save_npz(path, stored)
+
+
+def load_explanations(path: str | Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read what :func:`save_explanations` wrote.
+
+    Returns:
+        The arrays by name, and the image ids.
+
+    Raises:
+        DataError: The file is missing, damaged or inconsistent.
+    """
+    arrays = load_npz(path, ("ids",))
+    ids = arrays.pop("ids").tolist()
+    for name, array in arrays.items():
+        if array.shape[:1] != (len(ids),):
+            raise DataError(f"{path}: array '{name}' has {list(array.shape)} for {len(ids)} images; {REMEDY}")
+    return arrays, ids
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run the step that makes it, or correct the path")
+    return path
+
+
+def _short(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
