@@ -23,8 +23,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 def start(log_path: str | Path | None = None, threads: int | None = None) -> logging.Logger:
     """Set up a job: log file, threads, and one line on stderr for an error.
 
-    Messages from INFO upwards, Python warnings and full tracebacks go to the log file; the same messages, but no
-    traceback of an error that curvelens raised on purpose, go to stderr. Meant to be called once, first thing.
+    Messages from INFO upwards, Python warnings and full tracebacks go to the log file; the same messages go to
+    stderr, where an error ends the job with one line. Meant to be called once, first thing.
 
     Args:
         log_path: Log file, overwritten; None means stderr alone.
@@ -88,7 +88,7 @@ def device(choice: str = "auto") -> torch.device:
         raise ConfigError(f"device: '{choice}' is unknown; choose auto, cpu, cuda or cuda:<index>")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device: '{choice}' was asked for but this machine shows {torch.cuda.device_count()} CUDA devices; "
+            f"device: '{choice}' was asked for but torch sees {torch.cuda.device_count()} CUDA devices; "
             "choose auto or cpu"
         )
     return torch.device(choice)

@@ -1,8 +1,8 @@
 """Tables: what each column means, checked whenever a table is written and again when it is read.
 
-A :class:`Table` is a light description (names, types, units, bounds) from which a strict pandera schema is built
-on first use, so that modules may declare tables without importing pandas. Tables with a ``status`` column may
-hold rows of failed images: those rows need an image id, a status and an error, and may lack everything else.
+A :class:`Table` is a light description (names, types, units, bounds) from which a strict pandera schema is
+built on first use, so that modules may declare tables without importing pandas. Tables with a ``status`` column
+may hold rows of failed images: those need an image id, a status and an error, and may lack everything else.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ class Table:
     def __post_init__(self) -> None:
         unknown = [key for key in self.keys if key not in self.columns]
         if unknown or not self.columns:
-            raise TypeError(
-                f"table {self.name}: key {unknown} is no column" if unknown else "a table needs columns"
-            )
+            raise TypeError(f"table {self.name}: its keys {list(self.keys)} are not among its columns")
         object.__setattr__(self, "_failures", "status" in self.columns)
 
     def _nullable(self, name: str) -> bool:
@@ -147,8 +145,8 @@ class Table:
             A new frame: columns as declared, rows sorted by the key columns, index 0..n-1.
 
         Raises:
-            DataError: A column is missing or unknown, a value has the wrong type or is out of bounds, a row that
-                did not fail lacks a value, or two rows have the same keys.
+            DataError: A column is missing or unknown, a value has the wrong type or is out of bounds, a row
+                that did not fail lacks a value, or two rows have the same keys.
         """
         import pandera.errors
 

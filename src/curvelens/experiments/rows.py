@@ -94,7 +94,8 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     logits = torch.cat(parts)
     if logits.ndim != 2 or len(logits) != len(images):
         raise ModelError(
-            f"the model gives {list(logits.shape)} for {len(images)} images; it must give one row of logits an image"
+            f"the model gives {list(logits.shape)} for {len(images)} images; "
+            "it must give one row of logits an image"
         )
     if not torch.isfinite(logits).all():
         raise ModelError("the model gives logits that are not finite; check its weights and the pixel range")
@@ -145,9 +146,9 @@ def per_image(
 ) -> list[dict[str, Any]]:
     """Run ``function`` on each image and return table rows; an exception gives one failed row.
 
-    Every row gets image_id, label, prediction and confidence in front and seconds, calls, status and error behind.
-    ``seconds`` is the time of the image divided by its number of rows, unless the function gives it; ``calls`` is
-    0 unless the function gives it, so both may be summed over the rows.
+    Every row gets image_id, label, prediction and confidence in front and seconds, calls, status and error
+    behind. ``seconds`` is the time of the image divided by its number of rows, unless the function gives it;
+    ``calls`` is 0 unless the function gives it, so both may be summed over the rows.
 
     Args:
         images: The images.
@@ -166,13 +167,14 @@ def per_image(
     """
     rows: list[dict[str, Any]] = []
     for index in progress(range(len(images)), description):
-        head = {"image_id": images.ids[index], "label": int(images.labels[index])}
+        head: dict[str, Any] = {"image_id": images.ids[index], "label": int(images.labels[index])}
         start = time.perf_counter()
         try:
             x = images.tensor(index).to(device=device, dtype=dtype)
             found = predict(model, x[None])
-            head |= {"prediction": int(found.prediction[0]), "confidence": float(found.confidence[0])}
-            item = Item(x=x, logits=found.logits[0], **head)  # type: ignore[arg-type]
+            prediction, confidence = int(found.prediction[0]), float(found.confidence[0])
+            head |= {"prediction": prediction, "confidence": confidence}
+            item = Item(images.ids[index], head["label"], x, prediction, confidence, found.logits[0])
             given = function(item)
             new = [dict(given)] if isinstance(given, Mapping) else [dict(row) for row in given]
             seconds = (time.perf_counter() - start) / max(1, len(new))
