@@ -8,23 +8,28 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from curvelens.errors import ConfigError, CurvelensError
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+PROGRESS_SECONDS = 10.0
+progress_logger = logging.getLogger("curvelens.progress")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def start(log_path: str | Path | None = None, threads: int | None = None) -> logging.Logger:
     """Set up a job: log file, threads, and one line on stderr for an error.
 
-    Messages from INFO upwards, Python warnings and full tracebacks go to the log file; the same messages go to
-    stderr, where an error ends the job with one line. Meant to be called once, first thing.
+    Messages from INFO upwards, Python warnings and full tracebacks go to the log file; the same messages go
+    to stderr, where an error ends the job with one line. Meant to be called once, first thing.
 
     Args:
         log_path: Log file, overwritten; None means stderr alone.
@@ -92,6 +97,62 @@ def device(choice: str = "auto") -> torch.device:
             "choose auto or cpu"
         )
     return torch.device(choice)
+
+
+class Progress:
+    """Reports how far long work is: rate and remaining time, for terminals and for log files.
+
+    In a terminal a bar is drawn on stderr; in any case a line goes to the logger ``curvelens.progress`` every
+    10 s and at the end.
+
+    Args:
+        total: Amount of work; None where it is unknown.
+        description: What is being done, e.g. ``"spectra"``.
+        unit: Name of one piece of work.
+    """
+
+    def __init__(self, total: int | None, description: str, unit: str = "it") -> None:
+        from tqdm import tqdm
+
+        self.total, self.description, self.unit, self.done = total, description, unit, 0
+        self._start = self._last = time.monotonic()
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=description, unit=unit, file=sys.stderr, disable=not terminal)
+
+    def update(self, amount: int = 1) -> None:
+        """Count ``amount`` more pieces of work as done."""
+        self.done += amount
+        self._bar.update(amount)
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_SECONDS or self.done == self.total:
+            self._last = now
+            progress_logger.info("%s", self._line(now - self._start))
+
+    def close(self) -> None:
+        """Remove the bar from the terminal's last line."""
+        self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _line(self, elapsed: float) -> str:
+        from tqdm import tqdm
+
+        line = tqdm.format_meter(
+            self.done, self.total, elapsed, ncols=0, prefix=self.description, unit=self.unit
+        )
+        return str(line)
+
+
+def progress(items: Sequence[T], description: str, unit: str = "it") -> Iterator[T]:
+    """Iterate over ``items`` and report progress; see :class:`Progress`."""
+    with Progress(len(items), description, unit) as report:
+        for item in items:
+            yield item
+            report.update()
 
 
 def _for_terminal(record: logging.LogRecord) -> bool:

@@ -1,8 +1,8 @@
 """Tables: what each column means, checked whenever a table is written and again when it is read.
 
 A :class:`Table` is a light description (names, types, units, bounds) from which a strict pandera schema is
-built on first use, so that modules may declare tables without importing pandas. Tables with a ``status`` column
-may hold rows of failed images: those need an image id, a status and an error, and may lack everything else.
+built on first use, so that modules may declare tables without importing pandas. Tables with a ``status``
+column may hold rows of failed images: those need an image id, a status and an error, and may lack all else.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curvelens.errors import ConfigError, ModelError
+from curvelens.jobs import progress
 from curvelens.tables import FAILED, OK
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
     from curvelens.store import ImageSet
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
-progress_logger = logging.getLogger("curvelens.progress")
-PROGRESS_SECONDS = 10.0
 
 
 class Prediction(NamedTuple):
@@ -103,30 +100,6 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     return Prediction(prediction, confidence, logits)
 
 
-def progress(items: Sequence[T], description: str) -> Iterator[T]:
-    """Iterate and report the rate and the remaining time.
-
-    In a terminal a bar is drawn on stderr; in any case a line goes to the log every 10 s and at the end.
-
-    Args:
-        items: What to iterate over.
-        description: What is being done, e.g. ``"spectra"``.
-    """
-    from tqdm import tqdm
-
-    start = last = time.monotonic()
-    with tqdm(total=len(items), desc=description, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        for done, item in enumerate(items, 1):
-            yield item
-            bar.update()
-            now = time.monotonic()
-            if now - last >= PROGRESS_SECONDS or done == len(items):
-                last = now
-                progress_logger.info(
-                    "%s", tqdm.format_meter(done, len(items), now - start, ncols=0, prefix=description)
-                )
-
-
 def one_line(error: BaseException) -> str:
     """Return ``"Type: message"`` on one line of at most 300 characters."""
     text = " ".join(str(error).split())
@@ -166,7 +139,7 @@ def per_image(
         ConfigError: Raised by ``function``: the configuration is at fault, not an image.
     """
     rows: list[dict[str, Any]] = []
-    for index in progress(range(len(images)), description):
+    for index in progress(range(len(images)), description, "images"):
         head: dict[str, Any] = {"image_id": images.ids[index], "label": int(images.labels[index])}
         start = time.perf_counter()
         try:

