@@ -1,0 +1,208 @@
+"""Which attacks work: post-hoc accuracy against attack size, and whether a local model keeps its promise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curvelens.figures import FigureSpec, Tables, register, style
+from curvelens.figures.inputs import succeeded
+from curvelens.figures.wording import listing, number, percent, sentences
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+def _rows(tables: Tables) -> DataFrame:
+    return tables["attacks"].dropna(subset=["post_hoc_accuracy"])
+
+
+def share(values: Any) -> Any:
+    """Return accuracies as shares in [0, 1], whether they come as shares or as percentages."""
+    return values / 100 if len(values.dropna()) and values.max() > 1 else values
+
+
+def panel(axes: Axes, tables: Tables, legend: bool = False) -> None:
+    """Draw post-hoc accuracy with its 95% intervals, one line a method, into ``axes``."""
+    rows = _rows(tables)
+    axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
+    axes.set_ylabel("predictions unchanged")
+    if rows.empty:
+        style.empty(axes, "no attack was run")
+        return
+    methods = style.order(rows["method"])
+    width = rows["epsilon"].max() * 0.008
+    for place, method in enumerate(methods):
+        line = rows[rows["method"] == method].sort_values("epsilon")
+        accuracy = line["post_hoc_accuracy"]
+        bars = [(accuracy - line["ci_low"]).clip(lower=0).fillna(0), (line["ci_high"] - accuracy).clip(lower=0).fillna(0)]
+        shift = (place - (len(methods) - 1) / 2) * width
+        axes.errorbar(
+            line["epsilon"] + shift, accuracy, yerr=bars, label=method, elinewidth=0.8, capsize=1.5,
+            **style.mark(method, methods).arguments(),
+        )  # fmt: skip
+    _accuracy_axis(axes)
+    if legend:
+        axes.legend(loc="lower left")
+
+
+def _accuracy_axis(axes: Axes) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_ylim(-0.02, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlim(left=0)
+
+
+def _published(axes: Axes, rows: DataFrame) -> None:
+    for method in style.order(rows["method"]):
+        line = rows[rows["method"] == method].sort_values("epsilon")
+        axes.plot(line["epsilon"], line["paper_accuracy"], label=method, **style.mark(method, rows["method"]).arguments())
+    axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
+    axes.set_ylabel("predictions unchanged")
+    axes.set_title("Torop et al. 2023, another network")
+    _accuracy_axis(axes)
+
+
+def kept(tables: Tables) -> DataFrame:
+    """Return the median share of the promised decrease that came true, by method and size.
+
+    Returns:
+        Columns method, epsilon, kept, images. Rows that promise nothing (random directions) are left out.
+    """
+    rows = succeeded(tables["attacks_images"])
+    if "split" in rows:
+        rows = rows[rows["split"] == "test"]
+    rows = rows[rows["predicted_decrease"] > 0]
+    rows = rows.assign(kept=rows["actual_decrease"] / rows["predicted_decrease"])
+    grouped = rows.groupby(["method", "epsilon"], as_index=False)["kept"]
+    return grouped.agg("median").assign(images=grouped.agg("count")["kept"])
+
+
+def _promises(axes: Axes, tables: Tables) -> None:
+    rows = kept(tables)
+    axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
+    axes.set_ylabel("decrease achieved ÷ predicted\n(median over images)")
+    axes.set_title("Is the promise kept?")
+    if rows.empty:
+        style.empty(axes, "no prediction to compare")
+        return
+    axes.axhline(1, color=style.QUIET, linestyle=":", linewidth=1.2)
+    for method in style.order(rows["method"]):
+        line = rows[rows["method"] == method].sort_values("epsilon")
+        axes.plot(line["epsilon"], line["kept"], **style.mark(method, rows["method"]).arguments())
+    axes.set_xlim(left=0)
+    if rows["kept"].max() > 20 * max(rows["kept"].median(), 1e-9):
+        axes.set_yscale("log")
+
+
+def draw(tables: Tables, layout: style.Layout) -> Figure:
+    """Draw our accuracies, the paper's, and how much of the predicted decrease came true."""
+    rows = _rows(tables)
+    published = rows.dropna(subset=["paper_accuracy"]).assign(paper_accuracy=lambda frame: share(frame["paper_accuracy"]))
+    parts = 1 + bool(len(published)) + ("attacks_images" in tables)
+    figure, axes = style.panels(layout, parts, height=3.1)
+    panel(axes[0], tables)
+    axes[0].set_title("This network")
+    if len(published):
+        _published(axes[1], published)
+    if "attacks_images" in tables:
+        _promises(axes[-1], tables)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if layout.narrow else 7)
+    return figure
+
+
+def decisive(tables: Tables) -> DataFrame:
+    """Return the rows of the attack size at which methods, chance apart, differ most, the strongest first."""
+    rows = _rows(tables)
+    rows = rows[rows["method"] != "Random"]
+    if rows.empty:
+        return rows
+    accuracy = rows.groupby("epsilon")["post_hoc_accuracy"]
+    return rows[rows["epsilon"] == (accuracy.max() - accuracy.min()).idxmax()].sort_values("post_hoc_accuracy", kind="stable")
+
+
+def headline(tables: Tables) -> str:
+    """Return a few words for the first page's panel."""
+    rows = decisive(tables)
+    if rows.empty:
+        return "Attacks from local models"
+    best = rows.iloc[0]
+    return f"{best['method']} attacks best: {percent(best['post_hoc_accuracy'])} unchanged at ε = {number(best['epsilon'], 3)}"
+
+
+def finding(tables: Tables) -> str:
+    """Say which local model gives the strongest attack, and whether n suffices to tell it from the plain gradient."""
+    rows = decisive(tables)
+    if rows.empty:
+        return ""
+    best, epsilon = rows.iloc[0], rows.iloc[0]["epsilon"]
+    tied = rows[rows["post_hoc_accuracy"] <= best["post_hoc_accuracy"]]["method"].tolist()
+    who = listing(style.order(tied))
+    verb = "share the strongest attack" if len(tied) > 1 else "gives the strongest attack"
+    start = f"{who} {verb} where methods differ most (ε = {number(epsilon, 3)}): {percent(best['post_hoc_accuracy'])} of predictions stand"
+    everything = _rows(tables)
+    rivals = everything[(everything["epsilon"] == epsilon) & everything["method"].isin(["G", "Random"])]
+    rivals = rivals[~rivals["method"].isin(tied)]
+    against = listing(
+        f"{percent(row.post_hoc_accuracy)} for {style.METHOD_NAMES.get(row.method, row.method)}" for row in rivals.itertuples()
+    )
+    plain = rivals[rivals["method"] == "G"]
+    verdict = ""
+    if len(plain):
+        apart = plain.iloc[0]["ci_low"] > best["ci_high"]
+        verdict = (
+            ", apart by more than the 95% intervals"
+            if apart
+            else ", though the 95% intervals of first and second order overlap"
+            if best["method"] in ("SH+SG", "SP H+G", "H+G")
+            else ", though the 95% intervals overlap"
+        )
+    return f"{start}{', against ' + against if against else ''}{verdict} (n = {int(best['images'])})."
+
+
+def caption(tables: Tables) -> str:
+    """Return the finding, what is drawn, and the n."""
+    rows = _rows(tables)
+    if rows.empty:
+        return "No attack was run."
+    published = (
+        "Beside it the percentages printed by Torop et al. (2023, Table 8) for another network and 400 images."
+        if rows["paper_accuracy"].notna().any()
+        else ""
+    )
+    promise = ""
+    if "attacks_images" in tables:
+        promise = (
+            "Last: how much of the decrease in probability that the local model predicted was achieved; 1 is a promise kept. "
+        )
+    return sentences(
+        finding(tables),
+        "Share of predictions that the attack did not change, with Wilson 95% intervals; lower is a stronger attack.",
+        published,
+        promise,
+        f"{listing(f'{int(n):,}' for n in sorted(rows['images'].unique()))} test images; σ and β chosen on validation images.",
+    )
+
+
+def alt(tables: Tables) -> str:
+    """Describe the picture."""
+    rows = decisive(tables)
+    if rows.empty:
+        return "Empty panel: no attack was run."
+    told = listing(f"{row.method} {percent(row.post_hoc_accuracy)}" for row in rows.itertuples())
+    return (
+        "Lines of post-hoc accuracy falling with attack size. Where the methods differ most, at size "
+        f"{number(rows.iloc[0]['epsilon'], 3)}, the share of unchanged predictions is: {told}."
+    )
+
+
+register(
+    FigureSpec(
+        name="attacks", tables=("attacks",), optional=("attacks_images",), draw=draw, caption=caption, alt=alt,
+        finding=finding, rank=50,
+    )  # fmt: skip
+)

@@ -1,0 +1,177 @@
+"""Where first order misleads: how far the CASO and CAFO explanations lie apart, against confidence."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from curvelens.figures import FigureSpec, Tables, register, style
+from curvelens.figures.inputs import succeeded
+from curvelens.figures.wording import count, number, percent, ratio, sentences
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+CONFIDENT = 0.9
+_FLOOR = 1e-8  # a float32 confidence of exactly 1 is drawn here
+_CHANGE = 1.1  # medians that differ by less than a tenth are called equal
+
+
+def _rows(tables: Tables) -> DataFrame:
+    return succeeded(tables["distances"]).dropna(subset=["confidence", "distance"])
+
+
+def _groups(rows: DataFrame) -> tuple[DataFrame, DataFrame, float]:
+    """Split into unsure and sure predictions, at 0.9 or, where one side would be empty, at the median."""
+    for threshold in (CONFIDENT, float(rows["confidence"].median())):
+        unsure, sure = rows[rows["confidence"] < threshold], rows[rows["confidence"] >= threshold]
+        if len(unsure) and len(sure):
+            return unsure, sure, threshold
+    return unsure, sure, threshold
+
+
+def rank_correlation(rows: DataFrame) -> float:
+    """Return Spearman's rank correlation of distance with confidence; NaN where either does not vary."""
+    if rows["confidence"].nunique() < 2 or rows["distance"].nunique() < 2:
+        return math.nan
+    return float(rows["confidence"].rank().corr(rows["distance"].rank()))
+
+
+def confidence_axis(axes: Axes, doubt: np.ndarray) -> None:
+    """Label a logarithmic axis of ``1 − confidence`` with confidences, the surest to the right."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low = max(min(doubt.min(), 0.1), _FLOOR)
+    powers = range(1, math.ceil(-math.log10(low)) + 1)
+    step = 1 if len(powers) <= 5 else 2
+    ticks = [0.5, *[10.0**-power for power in powers if (power - 1) % step == 0]]
+    axes.set_xscale("log")
+    axes.set_xlim(1.0, low / 2)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _as_confidence(value)))
+    axes.set_xlabel("confidence of the prediction (log scale of 1 − p)")
+
+
+def _as_confidence(doubt: float) -> str:
+    nines = round(-math.log10(doubt))
+    if doubt > 0.3:
+        return f"{1 - doubt:.1f}"
+    return f"{1 - doubt:.{nines}f}" if nines <= 4 else f"1−10{str(-nines).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def panel(axes: Axes, tables: Tables) -> None:
+    """Draw distance against confidence into ``axes``, misclassified images apart."""
+    rows = _rows(tables)
+    axes.set_ylabel("CASO–CAFO distance\n(unit vectors; 0 to √2)")
+    if rows.empty:
+        style.empty(axes, "no image with a distance")
+        return
+    doubt = np.clip(1 - rows["confidence"].to_numpy(float), _FLOOR, 1)
+    distance = rows["distance"].to_numpy(float)
+    right = (rows["label"] == rows["prediction"]).to_numpy(bool)
+    axes.plot(doubt[right], distance[right], "o", color=style.BLUE, markersize=3.5, alpha=0.6, markeredgewidth=0, label="right")
+    if not right.all():
+        axes.plot(
+            doubt[~right], distance[~right], "X", color=style.VERMILLION, markersize=6, markeredgecolor="white",
+            markeredgewidth=0.5, label="wrong",
+        )  # fmt: skip
+        axes.legend(title="prediction", loc="upper right")
+    confidence_axis(axes, doubt)
+    axes.set_ylim(0, max(distance.max() * 1.1, 1e-6))
+
+
+def _bound(axes: Axes, rows: DataFrame) -> None:
+    both = rows[["distance", "kantorovich_bound"]].dropna().to_numpy(float)
+    axes.set_xlabel("largest distance that the bound allows")
+    axes.set_ylabel("distance found")
+    if not len(both):
+        style.empty(axes, "no image with a bound")
+        return
+    top = both.max() * 1.06 or 1.0
+    axes.plot([0, top], [0, top], color=style.QUIET, linestyle=":", label="the bound")
+    axes.plot(both[:, 1], both[:, 0], "o", color=style.BLUE, markersize=3.5, alpha=0.6, markeredgewidth=0)
+    axes.set_xlim(0, top)
+    axes.set_ylim(0, top)
+    axes.legend(loc="upper left")
+
+
+def draw(tables: Tables, layout: style.Layout) -> Figure:
+    """Draw distance against confidence, and against the theoretical bound."""
+    figure, axes = style.panels(layout, 2, height=3.1)
+    panel(axes[0], tables)
+    _bound(axes[1], _rows(tables))
+    return figure
+
+
+def headline(tables: Tables) -> str:
+    """Return a few words for the first page's panel."""
+    rows = _rows(tables)
+    if rows.empty:
+        return "CASO against CAFO"
+    unsure, sure, _ = _groups(rows)
+    low, high = unsure["distance"].median(), sure["distance"].median()
+    if low > _CHANGE * high:
+        return "Curvature matters where the network is unsure"
+    return "Curvature matters where the network is sure" if high > _CHANGE * low else "Curvature matters alike at every confidence"
+
+
+def finding(tables: Tables) -> str:
+    """Say whether curvature changes the explanation of unsure predictions more than that of sure ones."""
+    rows = _rows(tables)
+    if rows.empty:
+        return ""
+    unsure, sure, threshold = _groups(rows)
+    if unsure.empty or sure.empty:
+        return (
+            f"Adding curvature moves the explanation by a median distance of {number(rows['distance'].median())} on a scale "
+            f"from 0 to √2; confidence does not vary among the images (n = {len(rows)})."
+        )
+    low, high = float(unsure["distance"].median()), float(sure["distance"].median())
+    groups = (
+        f"median CASO–CAFO distance {number(low)} below a confidence of {number(threshold, 3)} (n = {len(unsure)}) "
+        f"against {number(high)} above it (n = {len(sure)})"
+    )
+    if low > _CHANGE * high:
+        times = f", {ratio(low / high)} times as far" if high > 0 else ""
+        return f"First order misleads where the network is unsure: {groups}{times}."
+    if high > _CHANGE * low:
+        return f"Unlike in Singla et al. (2019), curvature matters more where the network is sure: {groups}."
+    return f"Curvature changes explanations about alike at every confidence: {groups}."
+
+
+def caption(tables: Tables) -> str:
+    """Return the finding, what is drawn, and the n."""
+    rows = _rows(tables)
+    correlation = rank_correlation(rows)
+    bound = rows[["distance", "kantorovich_bound"]].dropna()
+    above = int((bound["distance"] > bound["kantorovich_bound"] * (1 + 1e-4) + 1e-6).sum())
+    return sentences(
+        finding(tables) or "No image gave a distance.",
+        f"Spearman's rank correlation of distance with confidence is {number(correlation)}." if correlation == correlation else "",
+        "Left or first: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit length, one "
+        "point an image. Right or second: the same distance against the most that Kantorovich's inequality allows;",
+        f"{'no point lies' if above == 0 else count(above, 'point') + (' lies' if above == 1 else ' lie')} above it.",
+        f"{count(len(rows), 'test image')}, {percent((rows['label'] == rows['prediction']).mean(), 1)} classified correctly.",
+    )
+
+
+def alt(tables: Tables) -> str:
+    """Describe the picture."""
+    rows = _rows(tables)
+    if rows.empty:
+        return "Empty panels: no image gave a distance."
+    return (
+        f"Two scatter plots of {count(len(rows), 'image')}. Distances run from {number(rows['distance'].min())} to "
+        f"{number(rows['distance'].max())} while confidence runs from {number(rows['confidence'].min(), 3)} to "
+        f"{number(rows['confidence'].max(), 5)}; their rank correlation is {number(rank_correlation(rows))}."
+    )
+
+
+register(
+    FigureSpec(name="distances", tables=("distances",), draw=draw, caption=caption, alt=alt, finding=finding, rank=30)
+)

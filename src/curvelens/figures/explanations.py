@@ -1,0 +1,145 @@
+"""Images beside their explanations, signed maps on a diverging scale and magnitudes on a sequential one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curvelens.errors import DataError
+from curvelens.figures import FigureSpec, Tables, register, style
+from curvelens.figures.inputs import succeeded
+from curvelens.figures.wording import count, listing, number, sentences
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+SHOWN = 6
+QUANTILE = 0.99
+NAMES = {"gradient": "gradient", "smoothgrad": "SmoothGrad", "vargrad": "VarGrad"}
+_SIGNED, _MAGNITUDE = "RdBu_r", "Purples"
+
+
+def _methods(rows: DataFrame) -> list[str]:
+    present = rows["method"].unique().tolist()
+    return [name for name in NAMES if name in present] + sorted(name for name in present if name not in NAMES)
+
+
+def chosen(tables: Tables) -> DataFrame:
+    """Return one row for each image shown: those that every method explained, the surest, the least sure, and errors.
+
+    Returns:
+        At most :data:`SHOWN` rows, by falling confidence; up to two are misclassified.
+    """
+    import pandas as pd
+
+    rows = succeeded(tables["explanations"])
+    complete = rows.groupby("image_id")["method"].nunique() == rows["method"].nunique()
+    images = rows[rows["image_id"].isin(complete[complete].index)].drop_duplicates("image_id")
+    images = images.sort_values(["confidence", "image_id"], ascending=[False, True])
+    right, wrong = images[images["label"] == images["prediction"]], images[images["label"] != images["prediction"]]
+    wrong = wrong.head(max(2, SHOWN - len(right)))
+    places = np.unique(np.linspace(0, len(right) - 1, min(SHOWN - len(wrong), len(right))).round().astype(int))
+    picked = pd.concat([right.iloc[places], wrong]) if len(wrong) else right.iloc[places]
+    return picked.sort_values(["confidence", "image_id"], ascending=[False, True])
+
+
+def _pixels(tables: Tables, image_id: str) -> np.ndarray:
+    for images in tables["images"]:
+        place = np.flatnonzero(images["ids"] == image_id)
+        if place.size:
+            return np.moveaxis(images["images"][place[0]], 0, -1).squeeze()
+    raise DataError(f"image {image_id!r} was explained but is not in the images given to the figure; add its split")
+
+
+def _map(tables: Tables, image_id: str, method: str) -> np.ndarray:
+    """Return an attribution [H, W], channels summed; of magnitudes for maps without a sign nothing changes."""
+    rows = tables["explanations"]
+    row = rows[(rows["image_id"] == image_id) & (rows["method"] == method)].iloc[0]
+    shard = tables["maps"][int(row["file"])]
+    place = np.flatnonzero(shard["ids"] == image_id)
+    if not place.size:
+        raise DataError(f"image {image_id!r} of {method} is in the index but not among the maps; give both in the same order")
+    return shard["attribution"][place[0]].sum(axis=0)
+
+
+def _show(axes: Axes, values: np.ndarray) -> None:
+    cap = float(np.quantile(np.abs(values), QUANTILE)) or float(np.abs(values).max()) or 1.0
+    signed = bool((values < 0).any())
+    axes.imshow(values, cmap=_SIGNED if signed else _MAGNITUDE, vmin=-cap if signed else 0, vmax=cap)
+
+
+def _title(row: Any) -> str:
+    said = f"{int(row.label)}" if row.label == row.prediction else f"{int(row.label)} taken for {int(row.prediction)}"
+    return f"{said}\np = {number(row.confidence, 3)}"
+
+
+def draw(tables: Tables, layout: style.Layout) -> Figure:
+    """Draw one image a column on a page, one image a row on a telephone."""
+    from matplotlib.figure import Figure
+
+    images, methods = chosen(tables), _methods(succeeded(tables["explanations"]))
+    shape = (len(methods) + 1, max(len(images), 1))
+    size = layout.width / (shape[1] + 0.6) if not layout.narrow else layout.width / (shape[0] + 0.4)
+    height = size * (shape[1] if layout.narrow else shape[0]) * 1.04 + (0.3 if layout.narrow else 0.7)
+    figure = Figure(figsize=(layout.width, height), layout="constrained")
+    grid = figure.subplots(*(shape[::-1] if layout.narrow else shape), squeeze=False)
+    grid = grid.T if layout.narrow else grid
+    for axes in grid.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    if images.empty:
+        style.empty(grid[0, 0], "no image was explained by every method")
+        return figure
+    for column, row in enumerate(images.itertuples()):
+        grid[0, column].imshow(_pixels(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
+        text = {"fontsize": 8, "color": style.INK if row.label == row.prediction else style.VERMILLION}
+        if layout.narrow:
+            grid[0, column].set_ylabel(_title(row), rotation=0, ha="right", va="center", **text)
+        else:
+            grid[0, column].set_title(_title(row), loc="center", fontweight="normal", **text)
+        for place, method in enumerate(methods, 1):
+            _show(grid[place, column], _map(tables, row.image_id, method))
+    for place, name in enumerate(["image", *(NAMES.get(method, method) for method in methods)]):
+        if layout.narrow:
+            grid[place, 0].set_title(name, loc="center", fontsize=8.5)
+        else:
+            grid[place, 0].set_ylabel(name, fontsize=9, fontweight="bold")
+    return figure
+
+
+def caption(tables: Tables) -> str:
+    """Return what is drawn, how maps were processed, and the n."""
+    rows = succeeded(tables["explanations"])
+    images = chosen(tables)
+    wrong = int((images["label"] != images["prediction"]).sum())
+    scalars = listing(name.replace("_", " ") for name in rows["scalar"].unique())
+    return sentences(
+        f"Explanations of the {scalars} for {count(len(images), 'image')} from the surest to the least sure"
+        + (f", {wrong} of them misclassified (red)." if wrong else "."),
+        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it, VarGrad, which has no "
+        "sign, from white to purple.",
+        f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} quantile of its magnitudes "
+        "and scaled by that cap; no smoothing, no multiplication by the image.",
+        f"Chosen from {count(rows['image_id'].nunique(), 'explained test image')} by confidence alone.",
+    )
+
+
+def alt(tables: Tables) -> str:
+    """Describe the picture."""
+    images = chosen(tables)
+    rows = succeeded(tables["explanations"])
+    told = "; ".join(_title(row).replace("\n", ", ") for row in images.itertuples())
+    names = listing(NAMES.get(method, method) for method in _methods(rows))
+    return f"Grid of {count(len(images), 'image')} with {names} maps. True class and confidence: {told}."
+
+
+register(
+    FigureSpec(
+        name="explanations", tables=("explanations", "maps", "images"), draw=draw, caption=caption, alt=alt, suffix=".png",
+        rank=60,
+    )  # fmt: skip
+)

@@ -1,0 +1,72 @@
+"""Reading what figures are drawn from: tables (parquet), artifacts (npz) and records (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvelens.errors import DataError
+from curvelens.store import load_json, load_npz
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def read_table(paths: Path | Sequence[Path]) -> DataFrame:
+    """Read one table from one or several parquet files.
+
+    Args:
+        paths: File or files; several are put below each other. Where they have no column ``model``, it is added with the
+            name of the file's folder (``models/relu/history.parquet`` -> ``relu``).
+
+    Returns:
+        The table, with a fresh index and a column ``file``: the position of each row's file in ``paths``.
+
+    Raises:
+        DataError: A file is missing or is not parquet.
+    """
+    import pandas as pd
+
+    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    frames = []
+    for position, file in enumerate(files):
+        if not file.is_file():
+            raise DataError(f"{file}: no such table; run the step that makes it, or correct the path")
+        try:
+            frame = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: not readable as parquet ({type(error).__name__}); delete it and run again") from error
+        extra = {} if "model" in frame else {"model": file.parent.name}
+        frames.append(frame.assign(file=position, **extra))
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
+    """Read every input by what its suffix says.
+
+    Returns:
+        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz.
+
+    Raises:
+        DataError: A file is missing or damaged, or its suffix is unknown.
+    """
+    loaded: dict[str, Any] = {}
+    for name, paths in inputs.items():
+        files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+        suffix = files[0].suffix if files else ""
+        if suffix == ".parquet":
+            loaded[name] = read_table(files)
+        elif suffix == ".json":
+            loaded[name] = [load_json(file) for file in files]
+        elif suffix == ".npz":
+            loaded[name] = [load_npz(file) for file in files]
+        else:
+            raise DataError(f"figure input {name!r}: {files or 'no file'} is not parquet, JSON or npz; correct the path")
+    return loaded
+
+
+def succeeded(frame: DataFrame) -> DataFrame:
+    """Return the rows that did not fail."""
+    return frame[frame["status"] == "ok"] if "status" in frame else frame

@@ -1,0 +1,194 @@
+"""How curved is the network: eigenvalues of the full input Hessian, SoftPlus against ReLU, and their verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from curvelens.figures import FigureSpec, Tables, register, style
+from curvelens.figures.inputs import succeeded
+from curvelens.figures.wording import count, listing, number, percent, sentences
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+SIGNS = {"positive_share": style.BLUE, "near_zero_share": "#c9ced6", "negative_share": style.VERMILLION}
+
+
+def smooth_rows(tables: Tables) -> DataFrame:
+    """Return the rows of smooth networks, the only ones with curvature inside a region."""
+    rows = succeeded(tables["spectra"])
+    return rows[rows["activation"] != "relu"]
+
+
+def _curves(tables: Tables, activation: str) -> np.ndarray:
+    """Return eigenvalues [images, kept], largest first; the shortest spectrum sets the length."""
+    rows = succeeded(tables["spectra"])
+    rows = rows[rows["activation"] == activation]
+    values = tables["eigenvalues"].merge(rows[["image_id", "model"]].drop_duplicates(), on=["image_id", "model"])
+    spectra = [np.sort(group["eigenvalue"].to_numpy(float))[::-1] for _, group in values.groupby("image_id", sort=True)]
+    if not spectra:
+        return np.zeros((0, 0))
+    shortest = min(len(spectrum) for spectrum in spectra)
+    return np.stack([spectrum[:shortest] for spectrum in spectra])
+
+
+def panel(axes: Axes, tables: Tables) -> None:
+    """Draw every image's spectrum and their median into ``axes``."""
+    axes.set_xlabel("rank of the eigenvalue, largest first")
+    axes.set_ylabel("eigenvalue of the Hessian\n(logit per squared unit of L2)")
+    smooth, relu = _curves(tables, "softplus"), _curves(tables, "relu")
+    if not smooth.size and not relu.size:
+        style.empty(axes, "no image with a spectrum")
+        return
+    scale = float(np.abs(smooth).max()) if smooth.size else 0.0
+    if smooth.size:
+        rank = np.arange(1, smooth.shape[1] + 1)
+        for spectrum in smooth:
+            axes.plot(rank, spectrum, color=style.SOFTPLUS, linewidth=0.6, alpha=0.3)
+        axes.plot(rank, np.median(smooth, axis=0), color=style.SOFTPLUS, linewidth=2.2, label="SoftPlus (median bold)")
+    if relu.size:
+        rank = np.arange(1, relu.shape[1] + 1)
+        axes.plot(rank, np.median(relu, axis=0), color=style.RELU, linestyle="--", linewidth=1.8, label="ReLU")
+    if scale > 0:
+        axes.set_yscale("symlog", linthresh=_threshold(smooth, scale), linscale=0.5)
+    axes.legend(loc="upper right")
+
+
+def _threshold(spectra: np.ndarray, scale: float) -> float:
+    """Return where the axis turns linear: a power of ten, at most five below the largest eigenvalue."""
+    middle = float(np.median(np.abs(spectra)))
+    return float(10.0 ** np.floor(np.log10(max(middle, scale * 1e-4))))
+
+
+def _shares(axes: Axes, rows: DataFrame) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    rows = rows.sort_values("positive_share", ascending=False)
+    bottom = np.zeros(len(rows))
+    place = np.arange(1, len(rows) + 1)
+    axes.set_xlabel("image, by share of positive eigenvalues")
+    axes.set_ylabel("share of eigenvalues")
+    if rows.empty:
+        style.empty(axes, "no image with a spectrum")
+        return
+    for column, colour in SIGNS.items():
+        values = rows[column].fillna(0).to_numpy(float)
+        label = column.removesuffix("_share").replace("_", " ")
+        axes.bar(place, values, bottom=bottom, width=1.0, color=colour, edgecolor="white", linewidth=0.4, label=label)
+        bottom += values
+    axes.set_xlim(0.5, len(rows) + 0.5)
+    axes.set_ylim(0, 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(False)
+    axes.set_title("Signs, SoftPlus")
+    axes.legend(loc="lower left", frameon=True, framealpha=0.9, edgecolor="none")
+
+
+def verdicts(rows: DataFrame) -> dict[str, int]:
+    """Return how often each verdict was given, the most frequent first."""
+    return {str(verdict): int(n) for verdict, n in rows["verdict"].value_counts().items()}
+
+
+def _verdicts(axes: Axes, rows: DataFrame) -> None:
+    names = list(verdicts(rows))[::-1]
+    axes.set_xlabel("images")
+    axes.set_title("Verdicts")
+    if not names:
+        style.empty(axes, "no verdict was given")
+        return
+    for shift, (activation, colour) in zip((0.2, -0.2), (("softplus", style.SOFTPLUS), ("relu", style.RELU)), strict=True):
+        found = verdicts(rows[rows["activation"] == activation])
+        counts = [found.get(name, 0) for name in names]
+        bars = axes.barh(np.arange(len(names)) + shift, counts, height=0.38, color=colour, label=activation)
+        axes.bar_label(bars, labels=[str(n) if n else "" for n in counts], padding=2, fontsize=8.5)
+    axes.set_yticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    axes.grid(False, axis="y")
+    axes.margins(x=0.15)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(labels=["SoftPlus", "ReLU"], loc="lower right")
+
+
+def draw(tables: Tables, layout: style.Layout) -> Figure:
+    """Draw spectra, shares of signs and verdict counts."""
+    figure, axes = style.panels(layout, 3, height=3.0)
+    panel(axes[0], tables)
+    axes[0].set_title("Spectra")
+    _shares(axes[1], smooth_rows(tables))
+    _verdicts(axes[2], succeeded(tables["spectra"]))
+    return figure
+
+
+def headline(tables: Tables) -> str:
+    """Return a few words for the first page's panel."""
+    rows = smooth_rows(tables)
+    return f"SoftPlus geometry: {next(iter(verdicts(rows)))}" if len(rows) else "Curvature"
+
+
+def finding(tables: Tables) -> str:
+    """Say what the local geometry looks like, and how much curvature there is beside the gradient."""
+    rows = smooth_rows(tables)
+    if rows.empty:
+        return ""
+    found = verdicts(rows)
+    first, times = next(iter(found.items()))
+    how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
+    start = f"With SoftPlus the network is {first} around {how} images"
+    rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
+    dominant = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
+    sign = (
+        f"the dominant eigenvalue positive for {percent(dominant)} of them" if dominant >= 0.5
+        else f"the dominant eigenvalue negative for {percent(1 - dominant)} of them"
+    )  # fmt: skip
+    return f"{start}: median spectral radius {number(radius)}, effective rank {number(rank)}, {sign}."
+
+
+def caption(tables: Tables) -> str:
+    """Return the finding, what is drawn, and the n."""
+    smooth = smooth_rows(tables)
+    rows = succeeded(tables["spectra"])
+    relu = rows[rows["activation"] == "relu"]
+    zero = int((relu["spectral_radius"] == 0).sum())
+    relu_text = (
+        f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else zero} of {count(len(relu), 'image')}: "
+        "its instability comes from crossing linear regions instead."
+        if len(relu)
+        else ""
+    )
+    return sentences(
+        finding(tables) or "No smooth network was measured.",
+        relu_text,
+        "First panel: eigenvalues of the full input Hessian of the largest logit, one line an image. Then: share of positive, "
+        "near-zero and negative eigenvalues, one bar an image, and the verdicts.",
+        f"Correctly classified test images: {listing(_sizes(smooth, relu))}.",
+    )
+
+
+def _sizes(smooth: DataFrame, relu: DataFrame) -> list[str]:
+    sizes = (("SoftPlus", smooth["image_id"].nunique()), ("ReLU", relu["image_id"].nunique()))
+    return [f"n = {n} ({name})" for name, n in sizes if n]
+
+
+def alt(tables: Tables) -> str:
+    """Describe the picture."""
+    rows = smooth_rows(tables)
+    if rows.empty:
+        return "No spectrum of a smooth network."
+    means = {name: rows[f"{name}_share"].mean() for name in ("positive", "near_zero", "negative")}
+    told = listing(f"{percent(share)} {name.replace('_', ' ')}" for name, share in means.items())
+    return (
+        f"Eigenvalue spectra fall steeply from at most {number(rows['largest_eigenvalue'].max())} to near zero and end at "
+        f"{number(rows['smallest_eigenvalue'].min())}. On average {told}. Verdicts: "
+        f"{listing(f'{name} {n}' for name, n in verdicts(rows).items())}."
+    )
+
+
+register(
+    FigureSpec(
+        name="spectra", tables=("spectra", "eigenvalues"), draw=draw, caption=caption, alt=alt, finding=finding, rank=10
+    )
+)

@@ -1,0 +1,169 @@
+"""A made-up run on disk: tables with the columns of a real one, for the tests of figures and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "G")
+ATTACKS = (*METHODS, "H+G", "Random")
+HOSTILE = '<script>alert("x")</script>'
+
+
+def heads(n: int, rng: np.random.Generator, wrong: int = 1) -> pd.DataFrame:
+    label = np.arange(n) % 10
+    prediction = label.copy()
+    prediction[:wrong] = (label[:wrong] + 1) % 10
+    ids = [f"digits/{HOSTILE}{i}" if i == 0 else f"digits/{i:05d}" for i in range(n)]
+    confidence = 1 - 10.0 ** rng.uniform(-6, -0.2, n)
+    return pd.DataFrame({"image_id": ids, "label": label, "prediction": prediction, "confidence": confidence})
+
+
+def tails(frame: pd.DataFrame, failed: int = 0) -> pd.DataFrame:
+    """Add the last columns; the first ``failed`` rows lose every number and get a status and an error."""
+    frame = frame.assign(seconds=0.25, calls=16, status="ok", error="")
+    if failed:
+        rows = frame.index[:failed]
+        numbers = [name for name in frame.columns if name not in ("image_id", "model", "status", "error")]
+        frame[numbers] = frame[numbers].astype(object)
+        frame.loc[rows, numbers] = None
+        frame.loc[rows, "status"] = "failed"
+        frame.loc[rows, "error"] = f"RuntimeError: singular at {HOSTILE}"
+        frame = frame.infer_objects()
+    return frame
+
+
+def spectra(n: int = 8, failed: int = 0, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for model, activation in (("softplus", "softplus"), ("relu", "relu")):
+        flat = activation == "relu"
+        top = np.zeros(n) if flat else rng.uniform(2, 9, n)
+        parts.append(
+            heads(n, rng).assign(
+                model=model, activation=activation, scalar="max_logit",
+                positive_share=0.0 if flat else 0.12, negative_share=0.0 if flat else 0.08,
+                near_zero_share=1.0 if flat else 0.8, largest_eigenvalue=top, smallest_eigenvalue=-0.4 * top,
+                spectral_radius=top, trace=top, effective_rank=np.nan if flat else 6.5,
+                anisotropy=np.nan if flat else 12.0, verdict="flat" if flat else "strongly anisotropic",
+                gradient_norm=rng.uniform(1, 3, n), region_radius=rng.uniform(1e-3, 2e-2, n) if flat else np.nan,
+                regions_crossed=rng.integers(20, 90, n).astype(float) if flat else np.nan,
+                largest_gradient_jump=rng.uniform(0.05, 0.6, n) if flat else np.nan,
+            )
+        )  # fmt: skip
+    return tails(pd.concat(parts, ignore_index=True), failed)
+
+
+def eigenvalues(spectra_table: pd.DataFrame, d: int = 64) -> pd.DataFrame:
+    rows = []
+    for row in spectra_table[spectra_table["status"] == "ok"].itertuples():
+        values = row.largest_eigenvalue * np.exp(-np.arange(d) / 6) * np.where(np.arange(d) % 3 == 0, -0.4, 1)
+        rows.append(pd.DataFrame({"image_id": row.image_id, "model": row.model, "rank": np.arange(1, d + 1), "eigenvalue": values}))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["image_id", "model", "rank", "eigenvalue"])
+
+
+def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = heads(n, rng, wrong=min(3, n))
+    doubt = 1 - frame["confidence"]
+    distance = 0.6 * (1 - doubt if reverse else doubt) ** 0.7
+    return tails(
+        frame.assign(
+            entropy=doubt, effective_classes=1 + doubt, largest_eigenvalue=10 * doubt, lambda2=10 + 5 * doubt, distance=distance,
+            angle=2 * np.arcsin(distance / 2), kantorovich_bound=distance * 1.3, kkt_residual=1e-7,
+        ),
+        failed,
+    )  # fmt: skip
+
+
+def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
+    rows = []
+    for scalar in ("predicted_logit", "inner_neuron"):
+        for law in ("ball", "paper"):
+            for radius in (0.25, 0.5, 1.0):
+                for place, method in enumerate(METHODS):
+                    mean = 1e-5 * radius**3 * (1 + place) * (0.2 if method == best else 2.0)
+                    rows.append(
+                        {
+                            "scalar": scalar, "method": method, "radius": radius, "law": law, "images": images, "mean": mean,
+                            "standard_deviation": mean, "standard_error": mean / 4,
+                            "parameter": "" if method == "G" else "sigma" if "SP" not in method else "beta",
+                            "parameter_value": np.nan if method == "G" else 0.02, "calls": 1568, "seconds": 2.0,
+                            "paper_mean": mean * 0.3 if law == "paper" else np.nan,
+                        }
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def attacks(best: str = "SH+SG", n: int = 50) -> pd.DataFrame:
+    rows = []
+    for method in ATTACKS:
+        for epsilon in (0.25, 0.5, 0.75, 1.25, 1.75):
+            strength = 0.02 if method == "Random" else 0.5 if method == best else 0.35
+            kept = max(0.0, 1 - strength * epsilon)
+            rows.append(
+                {
+                    "method": method, "epsilon": epsilon, "images": n, "post_hoc_accuracy": kept,
+                    "ci_low": max(0.0, kept - 0.1), "ci_high": min(1.0, kept + 0.1), "parameter": "sigma",
+                    "parameter_value": 0.02, "paper_accuracy": kept * 0.9,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def attacks_images(n: int = 6, failed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    frame = pd.concat(
+        [
+            heads(n, rng).assign(
+                split="test", method=method, epsilon=epsilon, parameter="sigma", parameter_value=0.02, changed=False,
+                confidence_after=0.5, predicted_decrease=0.1 * epsilon, actual_decrease=0.08 * epsilon, optimality_residual=1e-9,
+            )
+            for method in METHODS
+            for epsilon in (0.25, 1.75)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+    return tails(frame, failed)
+
+
+def history() -> pd.DataFrame:
+    epoch = np.arange(1, 11)
+    return pd.DataFrame(
+        {
+            "epoch": epoch, "train_loss": np.exp(-epoch / 4), "train_accuracy": 1 - np.exp(-epoch / 2),
+            "validation_loss": np.exp(-epoch / 6), "validation_accuracy": 0.96 - np.exp(-epoch / 2),
+        }
+    )  # fmt: skip
+
+
+def explanations(folder: Path, n: int = 9, channels: int = 1, failed: int = 0) -> dict[str, list[Path]]:
+    """Write shards of three methods and the images they explain; return figure inputs."""
+    rng = np.random.default_rng(3)
+    head = heads(n, rng, wrong=2 if n > 2 else 0)
+    images = rng.integers(0, 255, (n, channels, 8, 8), dtype=np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "test.npz", images=images, labels=head["label"].to_numpy(np.int64), ids=head["image_id"].to_numpy(np.str_))
+    found: dict[str, list[Path]] = {"explanations": [], "maps": [], "images": [folder / "test.npz"]}
+    for method in ("gradient", "smoothgrad", "vargrad"):
+        for shard, rows in enumerate(np.array_split(np.arange(n), min(2, n))):
+            path = folder / method / f"{shard}.npz"
+            path.parent.mkdir(exist_ok=True)
+            maps = rng.normal(size=(len(rows), channels, 8, 8)).astype(np.float32)
+            maps = maps**2 if method == "vargrad" else maps
+            np.savez(path, attribution=maps, ids=head["image_id"].to_numpy(np.str_)[rows])
+            index = head.iloc[rows].reset_index(drop=True)
+            index = index.assign(target=index["prediction"], scalar="predicted_logit", value=1.0, method=method, parameters="{}", seed=1)
+            tails(index, min(failed, len(rows))).to_parquet(path.with_suffix(".parquet"))
+            found["explanations"].append(path.with_suffix(".parquet"))
+            found["maps"].append(path)
+    return found
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
