@@ -57,9 +57,7 @@ def check_problem(gradient: Tensor, eigenvalues: Tensor, eigenvectors: Tensor) -
     """Refuse shapes ``[d], [r], [d, r]`` that do not fit and values that are not finite; return d."""
     size = gradient.numel()
     if gradient.ndim != 1 or size == 0:
-        raise ArgumentError(
-            f"trust region: gradient must be a vector [d], not {list(gradient.shape)}; flatten it"
-        )
+        raise ArgumentError(f"trust region: gradient must be a flat vector [d], not {list(gradient.shape)}")
     expected = (size, eigenvalues.numel())
     if eigenvalues.ndim != 1 or eigenvectors.shape != expected or expected[1] > size:
         found = f"{list(eigenvalues.shape)} and {list(eigenvectors.shape)}"

@@ -136,7 +136,8 @@ def solve_diagonal(
     b = (c[None] / radii[:, None]) / unit[:, None]
     t = np.zeros(radii.size)
     at_zero = np.divide(b, gaps, out=np.where(np.abs(b) > _NEGLIGIBLE, np.inf, 0.0), where=gaps > 0)
-    outside = np.linalg.norm(at_zero, axis=1) > 1
+    with np.errstate(over="ignore"):
+        outside = np.linalg.norm(at_zero, axis=1) > 1
     if outside.any():
         t[outside] = _shift(np.abs(b[outside]), gaps[outside])
     with np.errstate(divide="ignore", invalid="ignore"):
