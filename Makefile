@@ -34,7 +34,7 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 	$(BIN)/snakefmt Snakefile rules workflow
 
 docs: $(VENV)/.dev ## Regenerate the schema and the pages that come from code
-	$(BIN)/python -m curvelens.documentation
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.dev ## Run every benchmark; tables and plots go to docs/benchmarks
 	$(BIN)/python benchmarks/run.py

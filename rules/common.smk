@@ -11,6 +11,7 @@ if source.is_dir():
     os.environ["PYTHONPATH"] = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 from curvelens import datasets, methods, models
+from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError
 from curvelens.provenance import code_version
@@ -22,6 +23,16 @@ except ConfigError as error:
     sys.exit(f"curvelens: {error}")
 
 
+# The tables of each stage; the first, named like the stage, has rows for every image and so a status.
+STAGES = {
+    "explanations": ["explanations"],
+    "spectra": ["spectra", "eigenvalues", "spectra_summary"],
+    "distances": ["distances", "distances_summary"],
+    "fidelity": ["fidelity", "fidelity_summary"],
+    "attacks": ["attacks", "attack_summary"],
+}
+
+
 wildcard_constraints:
     dataset="|".join(settings.datasets),
     model="|".join(settings.models),
@@ -29,6 +40,7 @@ wildcard_constraints:
     method="[a-z0-9_]+",
     split="validation|test",
     shard=r"\d+",
+    figure="[a-z0-9_]+",
 
 
 def experiments_with(stage):
@@ -49,3 +61,111 @@ def shards(stage):
 def shard_count(stage):
     """How many shards a stage has, as a function of wildcards."""
     return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).shards
+
+
+def library(*modules):
+    """Version of the library code that a job runs: an edit reruns what depends on it and nothing else."""
+    return code_version(*(f"curvelens.{module}" for module in modules))
+
+
+def model_code(model):
+    """Module that builds the architecture of a model of the config."""
+    return registered(models.REGISTRY, settings.models[model].architecture)
+
+
+def registered(registry, name):
+    """Module, below curvelens, of a registered entry."""
+    return registry.get(name).function.__module__.removeprefix("curvelens.")
+
+
+def model_of(wildcards):
+    """Name of the network that an experiment explains."""
+    return settings.experiments[wildcards.experiment].model
+
+
+def network(wildcards):
+    """The stored network that an experiment explains."""
+    return expand("results/models/{model}/{file}", model=model_of(wildcards), file=["model.json", "weights.safetensors"])
+
+
+def images(split):
+    """The images of a split (a name, or None for the wildcard) of an experiment's data set, as an input function."""
+    return lambda wildcards: "results/data/{dataset}/{split}.npz".format(
+        dataset=settings.models[model_of(wildcards)].dataset, split=split or wildcards.split
+    )
+
+
+def shard_files(pattern, stage, **fixed):
+    """All shards of a stage for the experiment at hand, as an input function."""
+    return lambda wildcards: expand(
+        pattern, experiment=wildcards.experiment, shard=shards(stage)(wildcards), **fixed
+    )
+
+
+def tables(stage):
+    """The final table of a stage for every experiment that runs it."""
+    return expand("results/tables/{experiment}/{stage}.parquet", experiment=experiments_with(stage), stage=stage)
+
+
+def spectra_models(wildcards):
+    """The networks whose spectra an experiment compares: the one it explains, and its smooth twin if it has one."""
+    experiment = settings.experiments[wildcards.experiment]
+    return [name for name in (experiment.model, experiment.smooth_model) if name]
+
+
+def all_tables():
+    """The per-image tables of every stage of every experiment, named like the stages."""
+    return [table for stage in STAGES for table in tables(stage)]
+
+
+def artifacts(experiment):
+    """What figures and the report can draw on, by the names that figures ask for."""
+    chosen = settings.experiments[experiment]
+    networks = [name for name in (chosen.model, chosen.smooth_model) if name]
+    found = {
+        "history": expand("results/models/{model}/history.parquet", model=networks),
+        "models": expand("results/models/{model}/model.json", model=networks),
+        "images": "results/data/{}/test.npz".format(settings.models[chosen.model].dataset),
+    }
+    for stage, names in STAGES.items():
+        if getattr(chosen, stage) is not None:
+            found |= {name: f"results/tables/{experiment}/{name}.parquet" for name in names}
+    if chosen.explanations is not None:
+        found["maps"] = expand(
+            "results/explanations/{experiment}/{method}/{shard}.npz",
+            experiment=experiment,
+            method=list(chosen.explanations.methods),
+            shard=range(chosen.explanations.shards),
+        )
+    return found
+
+
+def drawable(experiment):
+    """The figures for which an experiment has everything."""
+    have = set(artifacts(experiment))
+    return [spec for spec in figure_library.specs() if have.issuperset(spec.tables) and have & {*spec.tables, *spec.optional}]
+
+
+def figures_with_suffix(suffix):
+    """A regular expression of the figures that are stored in a format."""
+    return "|".join(spec.name for spec in figure_library.specs() if spec.suffix == suffix)
+
+
+def figure_files(experiment):
+    """Every file of every figure of an experiment."""
+    folder = Path("results/figures") / experiment
+    return [
+        str(file) for spec in drawable(experiment) for file in figure_library.outputs(folder / (spec.name + spec.suffix))
+    ]
+
+
+def all_figures():
+    """Every file of every figure of every experiment."""
+    return [file for experiment in settings.experiments for file in figure_files(experiment)]
+
+
+def figure_inputs(wildcards):
+    """What one figure is drawn from, by name."""
+    spec = figure_library.get(wildcards.figure)
+    found = artifacts(wildcards.experiment)
+    return {name: found[name] for name in (*spec.tables, *spec.optional) if name in found}

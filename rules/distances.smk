@@ -1,0 +1,49 @@
+rule compute_distances:
+    input:
+        network=network,
+        images=images("test"),
+    output:
+        "results/distances/{experiment}/{shard}.parquet",
+    log:
+        "results/logs/compute_distances/{experiment}/{shard}.log",
+    benchmark:
+        "results/benchmarks/compute_distances/{experiment}/{shard}.tsv"
+    params:
+        settings=section("distances"),
+        shards=shard_count("distances"),
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Compare CASO with CAFO on {wildcards.experiment}, shard {wildcards.shard}"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/compute_distances.py"
+
+
+rule gather_distances:
+    input:
+        shards=shard_files("results/distances/{experiment}/{shard}.parquet", "distances"),
+    output:
+        table="results/tables/{experiment}/distances.parquet",
+        csv="results/tables/{experiment}/distances.csv",
+        summary="results/tables/{experiment}/distances_summary.parquet",
+        summary_csv="results/tables/{experiment}/distances_summary.csv",
+    log:
+        "results/logs/gather_distances/{experiment}.log",
+    benchmark:
+        "results/benchmarks/gather_distances/{experiment}.tsv"
+    params:
+        code=library("experiments.distances"),
+    threads: 1
+    message:
+        "Gather the CASO-against-CAFO table of {wildcards.experiment}"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/gather_distances.py"

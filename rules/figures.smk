@@ -1,0 +1,36 @@
+rule draw_chart:
+    input:
+        unpack(figure_inputs),
+    output:
+        page="results/figures/{experiment}/{figure}.svg",
+        telephone="results/figures/{experiment}/{figure}.narrow.svg",
+        texts="results/figures/{experiment}/{figure}.json",
+    wildcard_constraints:
+        figure=figures_with_suffix(".svg"),
+    log:
+        "results/logs/draw_chart/{experiment}/{figure}.log",
+    benchmark:
+        "results/benchmarks/draw_chart/{experiment}/{figure}.tsv"
+    params:
+        code=lambda wildcards: library("figures", f"figures.{wildcards.figure}"),
+    threads: 1
+    message:
+        "Draw {wildcards.figure} of {wildcards.experiment}"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/draw_figure.py"
+
+
+# Pictures of pixels, which a vector format would only make larger.
+use rule draw_chart as draw_picture with:
+    output:
+        page="results/figures/{experiment}/{figure}.png",
+        telephone="results/figures/{experiment}/{figure}.narrow.png",
+        texts="results/figures/{experiment}/{figure}.json",
+    wildcard_constraints:
+        figure=figures_with_suffix(".png"),
+    log:
+        "results/logs/draw_picture/{experiment}/{figure}.log",
+    benchmark:
+        "results/benchmarks/draw_picture/{experiment}/{figure}.tsv"

@@ -1,0 +1,59 @@
+rule compute_spectra:
+    input:
+        network=expand("results/models/{{model}}/{file}", file=["model.json", "weights.safetensors"]),
+        images=images("test"),
+    output:
+        spectra="results/spectra/{experiment}/{model}/{shard}.parquet",
+        eigenvalues="results/spectra/{experiment}/{model}/{shard}.eigenvalues.parquet",
+        eigenvectors="results/spectra/{experiment}/{model}/{shard}.npz",
+    log:
+        "results/logs/compute_spectra/{experiment}/{model}/{shard}.log",
+    benchmark:
+        "results/benchmarks/compute_spectra/{experiment}/{model}/{shard}.tsv"
+    params:
+        settings=section("spectra"),
+        shards=shard_count("spectra"),
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.spectra", "models", model_code(wildcards.model)),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Compute Hessian spectra of {wildcards.model}, shard {wildcards.shard}"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/compute_spectra.py"
+
+
+rule gather_spectra:
+    input:
+        spectra=lambda wildcards: shard_files(
+            "results/spectra/{experiment}/{model}/{shard}.parquet", "spectra", model=spectra_models(wildcards)
+        )(wildcards),
+        eigenvalues=lambda wildcards: shard_files(
+            "results/spectra/{experiment}/{model}/{shard}.eigenvalues.parquet",
+            "spectra",
+            model=spectra_models(wildcards),
+        )(wildcards),
+    output:
+        table="results/tables/{experiment}/spectra.parquet",
+        csv="results/tables/{experiment}/spectra.csv",
+        eigenvalues="results/tables/{experiment}/eigenvalues.parquet",
+        summary="results/tables/{experiment}/spectra_summary.parquet",
+        summary_csv="results/tables/{experiment}/spectra_summary.csv",
+    log:
+        "results/logs/gather_spectra/{experiment}.log",
+    benchmark:
+        "results/benchmarks/gather_spectra/{experiment}.tsv"
+    params:
+        code=library("experiments.spectra"),
+    threads: 1
+    message:
+        "Gather the Hessian spectra of {wildcards.experiment}"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/gather_spectra.py"

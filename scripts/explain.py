@@ -1,0 +1,27 @@
+"""Explain the images of one shard by one method."""
+
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import explanations, selection
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+device = jobs.device(snakemake.params.device)
+model = models.load(snakemake.input.network[0]).to(device)
+images = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
+arrays, index = explanations.explain_images(
+    model,
+    images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
+    snakemake.wildcards.method,
+    snakemake.params.parameters,
+    scalar=snakemake.params.scalar,
+    seed=snakemake.params.seed,
+    device=device,
+)
+store.save_explanations(snakemake.output.arrays, arrays, index["image_id"].tolist())
+tables.write(index, explanations.EXPLANATIONS, snakemake.output.index)

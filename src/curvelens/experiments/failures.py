@@ -1,0 +1,81 @@
+"""How many images failed in each stage: one bad image spoils one row, many bad images spoil the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens.errors import DataError
+from curvelens.experiments.rows import failed_share
+from curvelens.tables import FAILED, Column, frame, schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAILURES = schema(
+    "failures",
+    "Failed images of every per-image table.",
+    {
+        "experiment": Column(str, "Name of the experiment."),
+        "stage": Column(str, "Name of the table."),
+        "images": Column(int, "Images in the table.", ge=0),
+        "failed": Column(int, "Images with at least one failed row.", ge=0),
+        "share": Column(float, "failed / images.", ge=0, le=1),
+        "first_error": Column(str, "Error of the first failed row; empty where none failed."),
+    },
+    keys=("experiment", "stage"),
+)
+
+
+def count(tables: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
+    """Count failed images.
+
+    Args:
+        tables: Parquet files with columns ``image_id``, ``status`` and ``error``, by (experiment, stage).
+
+    Returns:
+        The table :data:`FAILURES`.
+
+    Raises:
+        DataError: If a table is missing or damaged.
+    """
+    import pandas as pd
+
+    rows = []
+    for (experiment, stage), path in tables.items():
+        try:
+            table = pd.read_parquet(path, columns=["image_id", "status", "error"])
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not readable as a table ({error}); delete it and run again") from error
+        failed = table[table["status"] == FAILED]
+        rows.append(
+            {
+                "experiment": experiment,
+                "stage": stage,
+                "images": table["image_id"].nunique(),
+                "failed": failed["image_id"].nunique(),
+                "share": failed_share(table),
+                "first_error": "" if failed.empty else failed["error"].iloc[0],
+            }
+        )
+    return frame(rows, FAILURES)
+
+
+def check(failures: pd.DataFrame, threshold: float) -> None:
+    """Refuse a run in which too many images failed.
+
+    Args:
+        failures: The table :data:`FAILURES`.
+        threshold: Largest acceptable share, in [0, 1].
+
+    Raises:
+        DataError: If a stage exceeds the threshold; the line names the worst stage and its first error.
+    """
+    worst = failures.sort_values("share").tail(1)
+    if len(worst) and float(worst["share"].iloc[0]) > threshold:
+        row = worst.iloc[0]
+        raise DataError(
+            f"{row['experiment']}/{row['stage']}: {row['failed']} of {row['images']} images failed, more than "
+            f"failure_threshold = {threshold:g} allows; the first: {row['first_error']}"
+        )

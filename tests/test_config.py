@@ -1,0 +1,104 @@
+"""The configuration is closed: every mistake is one line that names the key and the remedy."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curvelens.config import load
+from curvelens.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def good():
+    return yaml.safe_load((ROOT / "config/test.yaml").read_text())
+
+
+def changed(raw, path, value):
+    raw = copy.deepcopy(raw)
+    *parents, last = path.split(".")
+    target = raw
+    for key in parents:
+        target = target[key]
+    target[last] = value
+    return raw
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml"])
+def test_shipped_configurations_are_valid(name):
+    settings = load(yaml.safe_load((ROOT / "config" / name).read_text()))
+    assert settings.experiments
+
+
+@pytest.mark.parametrize(("path", "value", "told"), [
+    ("sede", 1, r"unknown key 'sede'.*did you mean 'seed'"),
+    ("experiments.digits.fidelity.radius", [1], r"unknown key 'experiments.digits.fidelity.radius'.*'radii'"),
+    ("experiments.digits.fidelity.radii", [], r"experiments.digits.fidelity.radii"),
+    ("experiments.digits.fidelity.radii", [0.5, -1], r"experiments.digits.fidelity.radii.1 = -1.*greater than 0"),
+    ("experiments.digits.fidelity.sigma_factors", [0], r"fidelity.sigma_factors.0 = 0.*greater than 0"),
+    ("experiments.digits.attacks.sigma_squared", [0.0], r"attacks.sigma_squared.0"),
+    ("experiments.digits.explanations.methods.smoothgrad.sigma", 0, r"smoothgrad.sigma"),
+    ("experiments.digits.explanations.methods.smoothgrad.sgima", 1, r"smoothgrad.sgima.*sigma"),
+    ("experiments.digits.explanations.methods.lime2", {}, r"unknown explanation method 'lime2'"),
+    ("experiments.digits.spectra.images", "many", r"experiments.digits.spectra.images = 'many'"),
+    ("experiments.digits.explanations.shards", 13, r"explanations.shards = 13 is more than explanations.images = 12"),
+    ("experiments.digits.attacks.shards", 5, r"more than attacks.validation_images = 4"),
+    ("datasets.digits.source", "mnits", r"datasets.digits.source: unknown data set 'mnits'.*mnist"),
+    ("models.digits_relu.dataset", "cifar", r"models.digits_relu.dataset = 'cifar' is not a key of `datasets`"),
+    ("models.digits_relu.architecture", "mpl", r"unknown architecture 'mpl'.*mlp"),
+    ("models.digits_relu.parameters.hiden", [3], r"models.digits_relu.parameters.hiden"),
+    ("experiments.digits.model", "digits_rleu", r"experiments.digits.model = 'digits_rleu' is not a key of `models`"),
+    ("experiments", {}, r"experiments"),
+    ("seed", float("nan"), r"seed"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_that_names_the_key(good, path, value, told):
+    with pytest.raises(ConfigError) as error:
+        load(changed(good, path, value))
+    message = str(error.value)
+    assert re.search(told, message), message
+    assert "\n" not in message
+
+
+def test_a_missing_section_is_named(good):
+    del good["datasets"]
+    with pytest.raises(ConfigError, match="'datasets' is missing"):
+        load(good)
+
+
+def test_split_must_leave_training_images(good):
+    good["datasets"]["digits"]["split"] = {"validation": 0.6, "test": 0.5}
+    with pytest.raises(ConfigError, match="leaves nothing to train on"):
+        load(good)
+
+
+def test_defaults_are_written_out(good):
+    good["experiments"]["digits"]["explanations"]["methods"] = {"smoothgrad": {}}
+    settings = load(good)
+    assert settings.experiments["digits"].explanations.methods["smoothgrad"] == {"sigma": 0.15, "samples": 64}
+
+
+def test_a_stage_can_be_left_out(good):
+    good["experiments"]["digits"]["attacks"] = None
+    assert load(good).experiments["digits"].attacks is None
+
+
+def test_checking_needs_neither_torch_nor_pandas():
+    code = (
+        "import sys, yaml; from curvelens.config import load; load(yaml.safe_load(open('config/test.yaml')));"
+        "print(sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generated_files_are_fresh():
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run `make docs`: {done.stdout}{done.stderr}"

@@ -1,0 +1,89 @@
+"""The import graph behind reruns, and the layers it must keep."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import curvelens
+from curvelens import provenance
+from curvelens.errors import ArgumentError
+
+# From the bottom to the top; a module may import its own layer and those before it. A package stands for its modules.
+LAYERS = [
+    {"errors", "seeds", "registry", "chunks", "provenance"},
+    {"linearity", "targets"},
+    {"derivatives", "surrogates", "piecewise"},
+    {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions"},
+    {"context_aware", "methods"},
+    {"fidelity", "attacks"},
+    {"tables", "store", "datasets", "models", "training", "config", "jobs"},
+    {"experiments", "figures"},
+    {"reporting"},
+]
+
+
+def modules():
+    found = [f"curvelens.{m.name}" for m in pkgutil.iter_modules(curvelens.__path__)]
+    for name in list(found):
+        module = importlib.import_module(name)
+        if hasattr(module, "__path__"):
+            found += [f"{name}.{m.name}" for m in pkgutil.walk_packages(module.__path__)]
+    return found
+
+
+def layer(module):
+    top = module.split(".")[1]
+    levels = [level for level, names in enumerate(LAYERS) if top in names]
+    assert levels, f"{top} is in no layer; add it to LAYERS"
+    return levels[0]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_downwards(module):
+    upwards = {name for name in provenance.imports(module) if layer(name) > layer(module)}
+    assert not upwards
+
+
+def test_closure_follows_imports_at_any_depth_and_inside_functions():
+    closure = provenance.source_closure("curvelens.methods.smoothgrad")
+    # smoothgrad imports _noise inside a function, _noise imports derivatives, derivatives imports targets.
+    assert {"curvelens.methods._noise", "curvelens.derivatives", "curvelens.targets"} <= closure
+    assert "curvelens.methods.vargrad" not in closure
+    assert "curvelens.training" not in closure
+
+
+def test_code_version_sees_edits_but_not_layout(tmp_path, monkeypatch):
+    package = tmp_path / "curvelens"
+    package.mkdir()
+    (package / "a.py").write_text("from curvelens import b\nx = 1\n")
+    (package / "b.py").write_text("def f():\n    return 1\n")
+    (package / "c.py").write_text("y = 2\n")
+    monkeypatch.setattr(provenance, "_ROOT", package)
+
+    def version():
+        for cached in (provenance.imports, provenance._path, provenance._parse, provenance._normalised):
+            cached.cache_clear()
+        return provenance.code_version("curvelens.a")
+
+    try:
+        original = version()
+        (package / "c.py").write_text("y = 3\n")
+        assert version() == original
+        (package / "b.py").write_text("# a comment\ndef f():\n\n    return 1\n")
+        assert version() == original
+        (package / "b.py").write_text("def f():\n    return 2\n")
+        assert version() != original
+    finally:
+        monkeypatch.undo()
+        version()
+
+
+def test_a_module_that_does_not_exist_is_named():
+    with pytest.raises(ArgumentError, match=r"curvelens\.nothing"):
+        provenance.code_version("curvelens.nothing")
+
+
+def test_public_names_load():
+    for name in curvelens.__all__:
+        assert getattr(curvelens, name) is not None
