@@ -156,8 +156,8 @@ def _check(models: Sequence[Model], x: Tensor, settings: Sequence[tuple[float, s
     for model in models:
         if isinstance(model, LocalQuadratic) and model.gradient.shape != x.shape:
             raise ArgumentError(
-                f"perturbation_mse: q is of inputs {list(model.gradient.shape)}, x is {list(x.shape)}; give the "
-                "x at which q was made"
+                f"perturbation_mse: q is of inputs {list(model.gradient.shape)}, x is {list(x.shape)}; "
+                "give the x at which q was made"
             )
     for radius, law in settings:
         if not (math.isfinite(radius) and radius > 0):
