@@ -4,7 +4,9 @@ rule measure_attacks:
         images=images(None),
         # Parameters are chosen on validation images; test images are only reported on.
         choices=lambda wildcards: (
-            f"results/attacks/{wildcards.experiment}/choices.parquet" if wildcards.split == "test" else []
+            f"results/attacks/{wildcards.experiment}/choices.parquet"
+            if wildcards.split == "test"
+            else []
         ),
     output:
         "results/attacks/{experiment}/{split}/{shard}.parquet",
@@ -12,27 +14,31 @@ rule measure_attacks:
         "results/logs/measure_attacks/{experiment}/{split}/{shard}.log",
     benchmark:
         "results/benchmarks/measure_attacks/{experiment}/{split}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         settings=section("attacks"),
         shards=shard_count("attacks"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.attacks", "models", model_code(model_of(wildcards))),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=120,
+        code=lambda wildcards: library(
+            "experiments.attacks", "models", model_code(model_of(wildcards))
+        ),
     message:
         "Measure attacks on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/measure_attacks.py"
 
 
 rule choose_attacks:
     input:
-        shards=shard_files("results/attacks/{experiment}/validation/{shard}.parquet", "attacks"),
+        shards=shard_files(
+            "results/attacks/{experiment}/validation/{shard}.parquet", "attacks"
+        ),
     output:
         table="results/attacks/{experiment}/choices.parquet",
         csv="results/attacks/{experiment}/choices.csv",
@@ -40,20 +46,22 @@ rule choose_attacks:
         "results/logs/choose_attacks/{experiment}.log",
     benchmark:
         "results/benchmarks/choose_attacks/{experiment}.tsv"
-    params:
-        code=library("experiments.attacks"),
-    threads: 1
-    message:
-        "Choose the parameters of attacks on validation images of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.attacks"),
+    message:
+        "Choose the parameters of attacks on validation images of {wildcards.experiment}"
     script:
         "../scripts/choose_attacks.py"
 
 
 rule gather_attacks:
     input:
-        shards=shard_files("results/attacks/{experiment}/test/{shard}.parquet", "attacks"),
+        shards=shard_files(
+            "results/attacks/{experiment}/test/{shard}.parquet", "attacks"
+        ),
         choices="results/attacks/{experiment}/choices.parquet",
     output:
         table="results/tables/{experiment}/attacks.parquet",
@@ -64,12 +72,12 @@ rule gather_attacks:
         "results/logs/gather_attacks/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_attacks/{experiment}.tsv"
-    params:
-        code=library("experiments.attacks"),
-    threads: 1
-    message:
-        "Gather the attacks table of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.attacks"),
+    message:
+        "Gather the attacks table of {wildcards.experiment}"
     script:
         "../scripts/gather_attacks.py"

@@ -8,7 +8,9 @@ source = Path(str(workflow.current_basedir)).resolve().parent / "src"
 if source.is_dir():
     # The library that came with this workflow, not another one that happens to be installed; jobs inherit it.
     sys.path.insert(0, str(source))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(source), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
 
 from curvelens import datasets, methods, models
 from curvelens import figures as figure_library
@@ -45,22 +47,35 @@ wildcard_constraints:
 
 def experiments_with(stage):
     """Names of the experiments that run `stage`."""
-    return [name for name, experiment in settings.experiments.items() if getattr(experiment, stage) is not None]
+    return [
+        name
+        for name, experiment in settings.experiments.items()
+        if getattr(experiment, stage) is not None
+    ]
 
 
 def section(stage):
     """The stage's settings, as a function of wildcards: a job reruns when its own stage's settings change."""
-    return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).model_dump(mode="json", exclude={"shards"})
+    return lambda wildcards: getattr(
+        settings.experiments[wildcards.experiment], stage
+    ).model_dump(mode="json", exclude={"shards"})
 
 
 def shards(stage):
     """All shard numbers of a stage, as a function of wildcards."""
-    return lambda wildcards: [str(i) for i in range(getattr(settings.experiments[wildcards.experiment], stage).shards)]
+    return lambda wildcards: [
+        str(i)
+        for i in range(
+            getattr(settings.experiments[wildcards.experiment], stage).shards
+        )
+    ]
 
 
 def shard_count(stage):
     """How many shards a stage has, as a function of wildcards."""
-    return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).shards
+    return lambda wildcards: getattr(
+        settings.experiments[wildcards.experiment], stage
+    ).shards
 
 
 def library(*modules):
@@ -85,26 +100,38 @@ def model_of(wildcards):
 
 def network(wildcards):
     """The stored network that an experiment explains."""
-    return expand("results/models/{model}/{file}", model=model_of(wildcards), file=["model.json", "weights.safetensors"])
+    return expand(
+        "results/models/{model}/{file}",
+        model=model_of(wildcards),
+        file=["model.json", "weights.safetensors"],
+    )
 
 
 def images(split):
     """The images of a split (a name, or None for the wildcard) of an experiment's data set, as an input function."""
     return lambda wildcards: "results/data/{dataset}/{split}.npz".format(
-        dataset=settings.models[model_of(wildcards)].dataset, split=split or wildcards.split
+        dataset=settings.models[model_of(wildcards)].dataset,
+        split=split or wildcards.split,
     )
 
 
 def shard_files(pattern, stage, **fixed):
     """All shards of a stage for the experiment at hand, as an input function."""
     return lambda wildcards: expand(
-        pattern, experiment=wildcards.experiment, shard=shards(stage)(wildcards), **fixed
+        pattern,
+        experiment=wildcards.experiment,
+        shard=shards(stage)(wildcards),
+        **fixed,
     )
 
 
 def tables(stage):
     """The final table of a stage for every experiment that runs it."""
-    return expand("results/tables/{experiment}/{stage}.parquet", experiment=experiments_with(stage), stage=stage)
+    return expand(
+        "results/tables/{experiment}/{stage}.parquet",
+        experiment=experiments_with(stage),
+        stage=stage,
+    )
 
 
 def spectra_models(wildcards):
@@ -125,11 +152,15 @@ def artifacts(experiment):
     found = {
         "history": expand("results/models/{model}/history.parquet", model=networks),
         "models": expand("results/models/{model}/model.json", model=networks),
-        "images": "results/data/{}/test.npz".format(settings.models[chosen.model].dataset),
+        "images": "results/data/{}/test.npz".format(
+            settings.models[chosen.model].dataset
+        ),
     }
     for stage, names in STAGES.items():
         if getattr(chosen, stage) is not None:
-            found |= {name: f"results/tables/{experiment}/{name}.parquet" for name in names}
+            found |= {
+                name: f"results/tables/{experiment}/{name}.parquet" for name in names
+            }
     if chosen.explanations is not None:
         found["maps"] = expand(
             "results/explanations/{experiment}/{method}/{shard}.npz",
@@ -143,29 +174,41 @@ def artifacts(experiment):
 def drawable(experiment):
     """The figures for which an experiment has everything."""
     have = set(artifacts(experiment))
-    return [spec for spec in figure_library.specs() if have.issuperset(spec.tables) and have & {*spec.tables, *spec.optional}]
+    return [
+        spec
+        for spec in figure_library.specs()
+        if have.issuperset(spec.tables) and have & {*spec.tables, *spec.optional}
+    ]
 
 
 def figures_with_suffix(suffix):
     """A regular expression of the figures that are stored in a format."""
-    return "|".join(spec.name for spec in figure_library.specs() if spec.suffix == suffix)
+    return "|".join(
+        spec.name for spec in figure_library.specs() if spec.suffix == suffix
+    )
 
 
 def figure_files(experiment):
     """Every file of every figure of an experiment."""
     folder = Path("results/figures") / experiment
     return [
-        str(file) for spec in drawable(experiment) for file in figure_library.outputs(folder / (spec.name + spec.suffix))
+        str(file)
+        for spec in drawable(experiment)
+        for file in figure_library.outputs(folder / (spec.name + spec.suffix))
     ]
 
 
 def all_figures():
     """Every file of every figure of every experiment."""
-    return [file for experiment in settings.experiments for file in figure_files(experiment)]
+    return [
+        file for experiment in settings.experiments for file in figure_files(experiment)
+    ]
 
 
 def figure_inputs(wildcards):
     """What one figure is drawn from, by name."""
     spec = figure_library.get(wildcards.figure)
     found = artifacts(wildcards.experiment)
-    return {name: found[name] for name in (*spec.tables, *spec.optional) if name in found}
+    return {
+        name: found[name] for name in (*spec.tables, *spec.optional) if name in found
+    }

@@ -8,20 +8,23 @@ rule prepare_dataset:
         "results/logs/prepare_dataset/{dataset}.log",
     benchmark:
         "results/benchmarks/prepare_dataset/{dataset}.tsv"
-    params:
-        settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
-        seed=settings.seed,
-        cache="results/data/raw",
-        code=lambda wildcards: library(
-            "datasets", registered(datasets.REGISTRY, settings.datasets[wildcards.dataset].source)
-        ),
+    conda:
+        "../envs/curvelens.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(
+            mode="json"
+        ),
+        seed=settings.seed,
+        cache="results/data/raw",
+        code=lambda wildcards: library(
+            "datasets",
+            registered(datasets.REGISTRY, settings.datasets[wildcards.dataset].source),
+        ),
     message:
         "Prepare data set {wildcards.dataset}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/prepare_dataset.py"

@@ -8,27 +8,31 @@ rule compute_distances:
         "results/logs/compute_distances/{experiment}/{shard}.log",
     benchmark:
         "results/benchmarks/compute_distances/{experiment}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         settings=section("distances"),
         shards=shard_count("distances"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
+        code=lambda wildcards: library(
+            "experiments.distances", "models", model_code(model_of(wildcards))
+        ),
     message:
         "Compare CASO with CAFO on {wildcards.experiment}, shard {wildcards.shard}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/compute_distances.py"
 
 
 rule gather_distances:
     input:
-        shards=shard_files("results/distances/{experiment}/{shard}.parquet", "distances"),
+        shards=shard_files(
+            "results/distances/{experiment}/{shard}.parquet", "distances"
+        ),
     output:
         table="results/tables/{experiment}/distances.parquet",
         csv="results/tables/{experiment}/distances.csv",
@@ -38,12 +42,12 @@ rule gather_distances:
         "results/logs/gather_distances/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_distances/{experiment}.tsv"
-    params:
-        code=library("experiments.distances"),
-    threads: 1
-    message:
-        "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.distances"),
+    message:
+        "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     script:
         "../scripts/gather_distances.py"

@@ -9,10 +9,22 @@ rule explain:
         "results/logs/explain/{experiment}/{method}/{shard}.log",
     benchmark:
         "results/benchmarks/explain/{experiment}/{method}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
-        images=lambda wildcards: settings.experiments[wildcards.experiment].explanations.images,
-        scalar=lambda wildcards: settings.experiments[wildcards.experiment].explanations.scalar,
-        parameters=lambda wildcards: settings.experiments[wildcards.experiment].explanations.methods[wildcards.method],
+        images=lambda wildcards: settings.experiments[
+            wildcards.experiment
+        ].explanations.images,
+        scalar=lambda wildcards: settings.experiments[
+            wildcards.experiment
+        ].explanations.scalar,
+        parameters=lambda wildcards: settings.experiments[
+            wildcards.experiment
+        ].explanations.methods[wildcards.method],
         shards=shard_count("explanations"),
         seed=settings.seed,
         device=settings.device,
@@ -22,14 +34,8 @@ rule explain:
             registered(methods.REGISTRY, wildcards.method),
             model_code(model_of(wildcards)),
         ),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     message:
         "Explain {wildcards.experiment} by {wildcards.method}, shard {wildcards.shard}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/explain.py"
 
@@ -39,7 +45,9 @@ rule gather_explanations:
         index=lambda wildcards: shard_files(
             "results/explanations/{experiment}/{method}/{shard}.parquet",
             "explanations",
-            method=list(settings.experiments[wildcards.experiment].explanations.methods),
+            method=list(
+                settings.experiments[wildcards.experiment].explanations.methods
+            ),
         )(wildcards),
     output:
         table="results/tables/{experiment}/explanations.parquet",
@@ -48,12 +56,12 @@ rule gather_explanations:
         "results/logs/gather_explanations/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_explanations/{experiment}.tsv"
-    params:
-        code=library("experiments.explanations"),
-    threads: 1
-    message:
-        "Gather the index of explanations of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.explanations"),
+    message:
+        "Gather the index of explanations of {wildcards.experiment}"
     script:
         "../scripts/gather_explanations.py"

@@ -5,7 +5,9 @@ rule measure_fidelity:
         # The neuron is chosen, and parameters are, on validation images; test images are only reported on.
         validation=images("validation"),
         choices=lambda wildcards: (
-            f"results/fidelity/{wildcards.experiment}/choices.parquet" if wildcards.split == "test" else []
+            f"results/fidelity/{wildcards.experiment}/choices.parquet"
+            if wildcards.split == "test"
+            else []
         ),
     output:
         "results/fidelity/{experiment}/{split}/{shard}.parquet",
@@ -13,27 +15,31 @@ rule measure_fidelity:
         "results/logs/measure_fidelity/{experiment}/{split}/{shard}.log",
     benchmark:
         "results/benchmarks/measure_fidelity/{experiment}/{split}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         settings=section("fidelity"),
         shards=shard_count("fidelity"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.fidelity", "models", model_code(model_of(wildcards))),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=120,
+        code=lambda wildcards: library(
+            "experiments.fidelity", "models", model_code(model_of(wildcards))
+        ),
     message:
         "Measure P_MSE on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/measure_fidelity.py"
 
 
 rule choose_fidelity:
     input:
-        shards=shard_files("results/fidelity/{experiment}/validation/{shard}.parquet", "fidelity"),
+        shards=shard_files(
+            "results/fidelity/{experiment}/validation/{shard}.parquet", "fidelity"
+        ),
     output:
         table="results/fidelity/{experiment}/choices.parquet",
         csv="results/fidelity/{experiment}/choices.csv",
@@ -41,20 +47,22 @@ rule choose_fidelity:
         "results/logs/choose_fidelity/{experiment}.log",
     benchmark:
         "results/benchmarks/choose_fidelity/{experiment}.tsv"
-    params:
-        code=library("experiments.fidelity"),
-    threads: 1
-    message:
-        "Choose the parameters of P_MSE on validation images of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.fidelity"),
+    message:
+        "Choose the parameters of P_MSE on validation images of {wildcards.experiment}"
     script:
         "../scripts/choose_fidelity.py"
 
 
 rule gather_fidelity:
     input:
-        shards=shard_files("results/fidelity/{experiment}/test/{shard}.parquet", "fidelity"),
+        shards=shard_files(
+            "results/fidelity/{experiment}/test/{shard}.parquet", "fidelity"
+        ),
         choices="results/fidelity/{experiment}/choices.parquet",
     output:
         table="results/tables/{experiment}/fidelity.parquet",
@@ -65,12 +73,12 @@ rule gather_fidelity:
         "results/logs/gather_fidelity/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_fidelity/{experiment}.tsv"
-    params:
-        code=library("experiments.fidelity"),
-    threads: 1
-    message:
-        "Gather the P_MSE table of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.fidelity"),
+    message:
+        "Gather the P_MSE table of {wildcards.experiment}"
     script:
         "../scripts/gather_fidelity.py"

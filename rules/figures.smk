@@ -5,19 +5,19 @@ rule draw_chart:
         page="results/figures/{experiment}/{figure}.svg",
         telephone="results/figures/{experiment}/{figure}.narrow.svg",
         texts="results/figures/{experiment}/{figure}.json",
-    wildcard_constraints:
-        figure=figures_with_suffix(".svg"),
     log:
         "results/logs/draw_chart/{experiment}/{figure}.log",
     benchmark:
         "results/benchmarks/draw_chart/{experiment}/{figure}.tsv"
-    params:
-        code=lambda wildcards: library("figures", f"figures.{wildcards.figure}"),
-    threads: 1
-    message:
-        "Draw {wildcards.figure} of {wildcards.experiment}"
+    wildcard_constraints:
+        figure=figures_with_suffix(".svg"),
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=lambda wildcards: library("figures", f"figures.{wildcards.figure}"),
+    message:
+        "Draw {wildcards.figure} of {wildcards.experiment}"
     script:
         "../scripts/draw_figure.py"
 
@@ -28,9 +28,9 @@ use rule draw_chart as draw_picture with:
         page="results/figures/{experiment}/{figure}.png",
         telephone="results/figures/{experiment}/{figure}.narrow.png",
         texts="results/figures/{experiment}/{figure}.json",
-    wildcard_constraints:
-        figure=figures_with_suffix(".png"),
     log:
         "results/logs/draw_picture/{experiment}/{figure}.log",
     benchmark:
         "results/benchmarks/draw_picture/{experiment}/{figure}.tsv"
+    wildcard_constraints:
+        figure=figures_with_suffix(".png"),

@@ -12,20 +12,24 @@ rule train_model:
         "results/logs/train_model/{model}.log",
     benchmark:
         "results/benchmarks/train_model/{model}.tsv"
-    params:
-        settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
-        seed=settings.seed,
-        device=settings.device,
-        # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
-        checkpoint="results/checkpoints/{model}.pt",
-        code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+    conda:
+        "../envs/curvelens.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        settings=lambda wildcards: settings.models[wildcards.model].model_dump(
+            mode="json"
+        ),
+        seed=settings.seed,
+        device=settings.device,
+        # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
+        checkpoint="results/checkpoints/{model}.pt",
+        code=lambda wildcards: library(
+            "training", "models", model_code(wildcards.model)
+        ),
     message:
         "Train {wildcards.model}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/train_model.py"

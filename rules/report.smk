@@ -8,13 +8,13 @@ rule count_failures:
         "results/logs/count_failures.log",
     benchmark:
         "results/benchmarks/count_failures.tsv"
-    params:
-        code=library("experiments.failures"),
-    threads: 1
-    message:
-        "Count failed images"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.failures"),
+    message:
+        "Count failed images"
     script:
         "../scripts/count_failures.py"
 
@@ -30,13 +30,13 @@ rule check_failures:
         "results/logs/check_failures.log",
     benchmark:
         "results/benchmarks/check_failures.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
     params:
         threshold=settings.failure_threshold,
         code=library("experiments.failures"),
-    threads: 1
     message:
         "Check that few enough images failed"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/check_failures.py"

@@ -1,6 +1,9 @@
 rule compute_spectra:
     input:
-        network=expand("results/models/{{model}}/{file}", file=["model.json", "weights.safetensors"]),
+        network=expand(
+            "results/models/{{model}}/{file}",
+            file=["model.json", "weights.safetensors"],
+        ),
         images=images("test"),
     output:
         spectra="results/spectra/{experiment}/{model}/{shard}.parquet",
@@ -10,20 +13,22 @@ rule compute_spectra:
         "results/logs/compute_spectra/{experiment}/{model}/{shard}.log",
     benchmark:
         "results/benchmarks/compute_spectra/{experiment}/{model}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         settings=section("spectra"),
         shards=shard_count("spectra"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.spectra", "models", model_code(wildcards.model)),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
+        code=lambda wildcards: library(
+            "experiments.spectra", "models", model_code(wildcards.model)
+        ),
     message:
         "Compute Hessian spectra of {wildcards.model}, shard {wildcards.shard}"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/compute_spectra.py"
 
@@ -31,7 +36,9 @@ rule compute_spectra:
 rule gather_spectra:
     input:
         spectra=lambda wildcards: shard_files(
-            "results/spectra/{experiment}/{model}/{shard}.parquet", "spectra", model=spectra_models(wildcards)
+            "results/spectra/{experiment}/{model}/{shard}.parquet",
+            "spectra",
+            model=spectra_models(wildcards),
         )(wildcards),
         eigenvalues=lambda wildcards: shard_files(
             "results/spectra/{experiment}/{model}/{shard}.eigenvalues.parquet",
@@ -48,12 +55,12 @@ rule gather_spectra:
         "results/logs/gather_spectra/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_spectra/{experiment}.tsv"
-    params:
-        code=library("experiments.spectra"),
-    threads: 1
-    message:
-        "Gather the Hessian spectra of {wildcards.experiment}"
     conda:
         "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("experiments.spectra"),
+    message:
+        "Gather the Hessian spectra of {wildcards.experiment}"
     script:
         "../scripts/gather_spectra.py"

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 device = jobs.device(snakemake.params.device)
 model = models.load(snakemake.input.network[0]).to(device)
-images = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
+chosen = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
+images = chosen.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
 arrays, index = explanations.explain_images(
     model,
-    images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
+    images,
     snakemake.wildcards.method,
     snakemake.params.parameters,
     scalar=snakemake.params.scalar,
     seed=snakemake.params.seed,
     device=device,
 )
-store.save_explanations(snakemake.output.arrays, arrays, index["image_id"].tolist())
+store.save_explanations(snakemake.output.arrays, arrays, images.ids)
 tables.write(index, explanations.EXPLANATIONS, snakemake.output.index)

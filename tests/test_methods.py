@@ -55,7 +55,9 @@ def test_moments_equal_numpys_two_pass_sums_on_the_same_noise(quadratic):
     f, x, a, b = quadratic
     samples = 2 * BLOCK + 17
     noise = [
-        torch.randn(min(BLOCK, samples - start), *x.shape, generator=seeds.generator(9, "noisy copies", start))
+        torch.randn(
+            min(BLOCK, samples - start), *x.shape, generator=seeds.generator(9, "noisy copies", start)
+        )
         for start in range(0, samples, BLOCK)
     ]
     gradients = (b + (x + 0.2 * torch.cat(noise).double()).flatten(1) @ a).numpy()
@@ -65,13 +67,13 @@ def test_moments_equal_numpys_two_pass_sums_on_the_same_noise(quadratic):
 
 
 def test_variance_does_not_cancel_in_single_precision():
-    # Gradients 1000 + x with a spread of 1e-3: E[g^2] - E[g]^2 loses all digits in float32, where eps*1e6 = 0.06.
+    # Gradients 1000 + x with a spread of 1e-3: E[g^2] - E[g]^2 loses all digits in float32: eps*1e6 = 0.06.
     def f(batch):
         return (1000 * batch + 0.5 * batch**2).flatten(1).sum(1)
 
     parameters = {"sigma": 1e-3, "samples": 2000}
     variance = methods.explain("vargrad", f, torch.zeros(1, 1, 4), 0, parameters).maps["attribution"]
-    # Gradients are rounded to multiples of 2^-14 = 6e-5, which adds (6e-5)^2/12 = 3e-10 to a variance of 1e-6.
+    # Gradients are rounded to multiples of 2^-14 = 6e-5, which adds (6e-5)^2/12 = 3e-10 to the variance 1e-6.
     torch.testing.assert_close(variance, torch.full_like(variance, 1e-6), rtol=0.2, atol=0)
 
 
@@ -109,6 +111,8 @@ def test_bad_requests_name_the_culprit_on_one_line(quadratic, name, parameters, 
 
 def test_a_seed_gives_the_same_map_and_another_seed_another(quadratic):
     f, x, *_ = quadratic
-    first, again, other = (methods.explain("smoothgrad", f, x, seed).maps["attribution"] for seed in (1, 1, 2))
+    first, again, other = (
+        methods.explain("smoothgrad", f, x, seed).maps["attribution"] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

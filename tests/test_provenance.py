@@ -9,7 +9,8 @@ import curvelens
 from curvelens import provenance
 from curvelens.errors import ArgumentError
 
-# From the bottom to the top; a module may import its own layer and those before it. A package stands for its modules.
+# From the bottom to the top: a module may import its own layer and those before it. A package stands for its
+# modules.
 LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets"},

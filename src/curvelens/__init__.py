@@ -35,7 +35,7 @@ _NAMES = {
     "CurvelensError": "errors",
 }
 
-__all__ = [*_MODULES, *_NAMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_MODULES, *_NAMES, "__version__"]
 
 if TYPE_CHECKING:
     from curvelens import targets as targets

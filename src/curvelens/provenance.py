@@ -1,7 +1,8 @@
-"""What code a result depends on: the modules that a stage imports, followed to the end, and one hash of their text.
+"""What code a result depends on: the modules that a stage imports, followed to the end, and one hash of them.
 
-A workflow that names only a stage's entry module as an input would miss an edit two imports further down; one that
-names the whole library would recompute everything after every edit. The import graph gives exactly what is needed.
+A workflow that names only a stage's entry module as an input would miss an edit two imports further down; one
+that names the whole library would recompute everything after every edit. The import graph gives exactly what
+is needed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def code_version(*modules: str) -> str:
 
 
 def source_closure(*modules: str) -> set[str]:
-    """Return ``modules`` and every curvelens module that they import, directly or not, at any depth of nesting.
+    """Return ``modules`` and every curvelens module that they import, directly or not, even in a function.
 
     Raises:
         ArgumentError: If a module does not exist.

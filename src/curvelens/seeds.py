@@ -1,7 +1,7 @@
 """Randomness derived from (seed, identity, purpose), never from the order of work.
 
-Two runs that differ in core count, shard size, chunk size or executor draw the same numbers for the same image
-and the same purpose, because nothing here depends on what was drawn before.
+Two runs that differ in core count, shard size, chunk size or executor draw the same numbers for the same
+image and the same purpose, because nothing here depends on what was drawn before.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def derive(seed: int, *purpose: object) -> int:
 
     Args:
         seed: The run's seed, any integer.
-        purpose: What the randomness is for, e.g. ``("test/17", "smoothgrad")``. The parts are told apart: ``("ab",)``
-            and ``("a", "b")`` give different seeds.
+        purpose: What the randomness is for, e.g. ``("test/17", "smoothgrad")``. The parts are told apart:
+            ``("ab",)`` and ``("a", "b")`` give different seeds.
 
     Returns:
         An integer in ``[0, 2**63)``.
@@ -29,7 +29,7 @@ def derive(seed: int, *purpose: object) -> int:
 
 
 def generator(seed: int, *purpose: object) -> torch.Generator:
-    """Return a CPU generator seeded by :func:`derive`; the same on every device that results are computed on."""
+    """Return a CPU generator seeded by :func:`derive`; it draws the same numbers whatever device computes."""
     import torch
 
     return torch.Generator(device="cpu").manual_seed(derive(seed, *purpose))

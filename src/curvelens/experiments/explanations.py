@@ -27,7 +27,9 @@ EXPLANATIONS = schema(
         "value": Column(float, "The scalar at the image."),
         "method": Column(str, "Registered name of the method."),
         "parameters": Column(str, "The method's parameters, as JSON."),
-        "seed": Column(int, "Seed of the method for this image, derived from (seed, image id, purpose).", ge=0),
+        "seed": Column(
+            int, "Seed of the method for this image, derived from (seed, image id, purpose).", ge=0
+        ),
         **RUN_COLUMNS,
     },
     keys=("method", "image_id"),
@@ -93,4 +95,3 @@ def _stack(maps: Mapping[str, Mapping[str, np.ndarray]], images: ImageSet) -> di
     example = next(iter(maps.values()))
     missing = {name: np.full_like(array, np.nan) for name, array in example.items()}
     return {name: np.stack([maps.get(i, missing)[name] for i in images.ids]) for name in example}
-

@@ -76,6 +76,6 @@ def check(failures: pd.DataFrame, threshold: float) -> None:
     if len(worst) and float(worst["share"].iloc[0]) > threshold:
         row = worst.iloc[0]
         raise DataError(
-            f"{row['experiment']}/{row['stage']}: {row['failed']} of {row['images']} images failed, more than "
-            f"failure_threshold = {threshold:g} allows; the first: {row['first_error']}"
+            f"{row['experiment']}/{row['stage']}: {row['failed']} of {row['images']} images failed, more "
+            f"than failure_threshold = {threshold:g} allows; the first: {row['first_error']}"
         )

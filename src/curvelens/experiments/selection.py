@@ -30,12 +30,14 @@ def take(images: ImageSet, count: int, eligible: np.ndarray | None = None) -> Im
     if count > len(candidates):
         what = "images" if eligible is None else "images that qualify (correctly classified, say)"
         raise ConfigError(
-            f"{count} images were asked for, but the split has {len(candidates)} {what}; lower the number of images"
+            f"{count} images were asked for, but the split has {len(candidates)} {what}; ask for fewer"
         )
     return images.subset(candidates[:count])
 
 
-def correctly_classified(model: torch.nn.Module, images: ImageSet, device: torch.device | str = "cpu") -> np.ndarray:
+def correctly_classified(
+    model: torch.nn.Module, images: ImageSet, device: torch.device | str = "cpu"
+) -> np.ndarray:
     """Return bool ``[N]``: whether the model predicts each image's label.
 
     Args:

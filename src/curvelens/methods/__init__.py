@@ -1,7 +1,8 @@
 """Attribution methods. A method is added by one new file in this folder that registers itself.
 
-A method is a function ``(f, x, seed, parameters) -> Explanation`` of one image: ``f`` maps a batch to scalars,
-``x[*shape]`` lies in [0, 1], ``seed`` is the image's own, and ``parameters`` is the model registered with it.
+A method is a function ``(f, x, seed, parameters) -> Explanation`` of one image: ``f`` maps a batch to
+scalars, ``x[*shape]`` lies in [0, 1], ``seed`` is the image's own, and ``parameters`` is an instance of the
+model registered with it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Explanation:
     calls: int
 
 
-def explain(name: str, f: Scalar, x: Tensor, seed: int = 0, parameters: Mapping[str, Any] | None = None) -> Explanation:
+def explain(
+    name: str, f: Scalar, x: Tensor, seed: int = 0, parameters: Mapping[str, Any] | None = None
+) -> Explanation:
     """Explain ``f`` at one image by a registered method.
 
     Args:

@@ -23,7 +23,10 @@ class Path(Parameters):
 
 
 @REGISTRY.register(
-    "integrated_gradients", parameters=Path, reference="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1", signed=True
+    "integrated_gradients",
+    parameters=Path,
+    reference="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1",
+    signed=True,
 )
 def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> Explanation:
     """Gradient averaged along the path from a baseline, times the difference from it.
@@ -35,7 +38,8 @@ def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> E
         parameters: Baseline and number of steps.
 
     Returns:
-        ``attribution`` ``[*shape]``, which sums to ``f(x) - f(baseline)`` up to ``completeness_error`` (a scalar).
+        ``attribution`` ``[*shape]``, which sums to ``f(x) - f(baseline)`` up to the scalar
+        ``completeness_error``.
     """
     from captum.attr import IntegratedGradients
 
@@ -43,5 +47,6 @@ def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> E
         x[None], baselines=parameters.baseline, n_steps=parameters.steps, return_convergence_delta=True
     )
     return Explanation(
-        {"attribution": attribution[0].detach(), "completeness_error": error[0].detach()}, calls=parameters.steps
+        {"attribution": attribution[0].detach(), "completeness_error": error[0].detach()},
+        calls=parameters.steps,
     )

@@ -41,5 +41,6 @@ def smoothgrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies) -> Expl
 
     mean, variance = gradient_moments(f, x, seed, parameters.sigma, parameters.samples)
     return Explanation(
-        {"attribution": mean, "standard_error": (variance / parameters.samples).sqrt()}, calls=parameters.samples
+        {"attribution": mean, "standard_error": (variance / parameters.samples).sqrt()},
+        calls=parameters.samples,
     )

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from curvelens.targets import Scalar
 
 
-@REGISTRY.register("vargrad", parameters=NoisyCopies, reference="Adebayo et al. 2018, arXiv:1810.03292", signed=False)
+@REGISTRY.register(
+    "vargrad", parameters=NoisyCopies, reference="Adebayo et al. 2018, arXiv:1810.03292", signed=False
+)
 def vargrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies) -> Explanation:
     """Variance of the gradient over noisy copies: where the first-order explanation is unstable.
 

@@ -1,0 +1,223 @@
+"""The whole chain on real digits, what a second run does, and what mistakes cost."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from workflow_runs import ROOT, TEST_CONFIG, output, scheduled, snakemake
+
+from curvelens import store, tables
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+STAGES = ["explanations", "spectra", "distances", "fidelity", "attacks"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder in which the test configuration has run to the end."""
+    folder = tmp_path_factory.mktemp("run")
+    done = snakemake(folder)
+    assert done.returncode == 0, output(done)
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be damaged; times of modification are kept."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def changed_config(folder, edit):
+    raw = yaml.safe_load(TEST_CONFIG.read_text())
+    edit(raw["experiments"]["digits"], raw)
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def checksums(folder):
+    return {
+        str(p.relative_to(folder)): store.sha256(p)
+        for p in sorted((folder / "results").rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_every_stage_leaves_a_valid_table(finished):
+    import_all_schemas()
+    for stage in STAGES:
+        table = tables.read(finished / f"results/tables/digits/{stage}.parquet", tables.SCHEMAS[stage])
+        assert len(table)
+        assert (table["status"] == "ok").all(), table["error"].tolist()
+        assert (finished / f"results/tables/digits/{stage}.csv").is_file()
+
+
+def import_all_schemas():
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    from curvelens import experiments
+
+    for module in iter_modules(experiments.__path__):
+        import_module(f"curvelens.experiments.{module.name}")
+
+
+def test_explanations_are_stored_per_image_with_their_index(finished):
+    folder = finished / "results/explanations/digits"
+    for method in ("gradient", "smoothgrad", "vargrad"):
+        arrays, ids = store.load_explanations(folder / method / "0.npz")
+        index = pd.read_parquet(folder / method / "0.parquet")
+        assert arrays["attribution"].shape == (12, 1, 8, 8)
+        assert arrays["attribution"].dtype == np.float32
+        assert np.isfinite(arrays["attribution"]).all()
+        assert sorted(ids) == sorted(index["image_id"])
+    assert (store.load_explanations(folder / "vargrad/0.npz")[0]["attribution"] >= 0).all()
+
+
+def test_every_job_left_a_log_and_a_benchmark(finished):
+    logs = {
+        p.relative_to(finished / "results/logs").with_suffix("")
+        for p in (finished / "results/logs").rglob("*.log")
+    }
+    times = {
+        p.relative_to(finished / "results/benchmarks").with_suffix("")
+        for p in (finished / "results/benchmarks").rglob("*.tsv")
+    }
+    assert logs == times
+    assert len(logs) > 15
+
+
+def test_a_second_run_schedules_nothing(finished):
+    assert scheduled(finished) == set()
+
+
+def test_touching_the_inputs_schedules_nothing(copied):
+    for path in (copied / "results/data").rglob("*.npz"):
+        path.touch()
+    assert scheduled(copied) == set()
+
+
+@pytest.mark.parametrize(("edit", "rerun", "spared"), [
+    (
+        lambda experiment, raw: experiment["fidelity"].update(radii=[0.4]),
+        {"measure_fidelity", "choose_fidelity", "gather_fidelity", "render_report"},
+        {"train_model", "explain", "compute_spectra", "measure_attacks", "compute_distances"},
+    ),
+    (
+        lambda experiment, raw: experiment["explanations"]["methods"]["smoothgrad"].update(sigma=0.3),
+        {"explain", "gather_explanations", "render_report"},
+        {"train_model", "measure_fidelity", "measure_attacks", "compute_spectra"},
+    ),
+    (
+        lambda experiment, raw: raw.update(report={"title": "Another title"}),
+        {"render_report", "all"},
+        {"train_model", "explain", "measure_fidelity", "draw_chart"},
+    ),
+])  # fmt: skip
+def test_a_change_reruns_what_depends_on_it(finished, tmp_path, edit, rerun, spared):
+    again = scheduled(finished, config=changed_config(tmp_path, edit))
+    assert rerun <= again
+    assert not spared & again
+
+
+def test_shards_and_cores_do_not_change_a_result(finished, tmp_path):
+    def more_shards(experiment, raw):
+        for stage in ("explanations", "distances", "fidelity", "attacks"):
+            experiment[stage]["shards"] = 3
+
+    shutil.copytree(finished / "results/data", tmp_path / "results/data")
+    shutil.copytree(finished / "results/models", tmp_path / "results/models")
+    shutil.copytree(finished / ".snakemake/metadata", tmp_path / ".snakemake/metadata")
+    done = snakemake(
+        tmp_path,
+        "--cores",
+        "1",
+        "distances",
+        "fidelity",
+        "attacks",
+        config=changed_config(tmp_path, more_shards),
+    )
+    assert done.returncode == 0, output(done)
+    for stage in ("distances", "fidelity", "attacks"):
+        one, three = (
+            pd.read_parquet(folder / f"results/tables/digits/{stage}.parquet").drop(columns="seconds")
+            for folder in (finished, tmp_path)
+        )
+        # float32 sums in another order: 1e-4 relative is a thousand roundings.
+        pd.testing.assert_frame_equal(one, three, rtol=1e-4)
+
+
+def test_a_corrupt_file_is_named_and_nothing_else_is_lost(copied):
+    images = copied / "results/data/digits/test.npz"
+    images.write_bytes(images.read_bytes()[:1000])
+    for table in (copied / "results/tables/digits").glob("distances*"):
+        table.unlink()
+    (copied / "results/distances/digits/0.parquet").unlink()
+    before = checksums(copied)
+    done = snakemake(copied, "distances")
+    assert done.returncode != 0
+    assert re.search(r"curvelens: error: \S*test\.npz: .*(damaged|not readable|delete it)", output(done)), (
+        output(done)
+    )
+    after = checksums(copied)
+    assert {
+        name: digest for name, digest in before.items() if after.get(name) != digest and "logs" not in name
+    } == {}
+
+
+def test_weights_that_do_not_fit_are_told(copied):
+    shutil.copy(
+        copied / "results/models/digits_softplus/weights.safetensors",
+        copied / "results/models/digits_relu/weights.safetensors",
+    )
+    info = copied / "results/models/digits_relu/model.json"
+    info.write_text(info.read_text().replace("64,", "63,", 1).replace('"hidden": [64', '"hidden": [63'))
+    done = snakemake(copied, "distances", "--forcerun", "compute_distances")
+    assert done.returncode != 0
+    assert re.search(r"curvelens: error: .*weights\.safetensors.*", output(done)), output(done)
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm", "kubernetes"])
+def test_every_profile_passes_a_dry_run(tmp_path, profile):
+    done = snakemake(tmp_path, "--dry-run", "--workflow-profile", str(ROOT / "profiles" / profile))
+    assert done.returncode == 0, output(done)
+    assert "render_report" in output(done)
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "paper.yaml"])
+def test_shipped_configurations_make_a_plan(tmp_path, config):
+    assert "render_report" in scheduled(tmp_path, config=ROOT / "config" / config)
+
+
+@pytest.mark.parametrize("stage", ["data", "models", *STAGES, "figures", "report"])
+def test_a_stage_can_be_asked_for_by_name(tmp_path, stage):
+    planned = scheduled(tmp_path, stage)
+    assert stage in planned
+    assert ("render_report" in planned) == (stage == "report")
+
+
+@pytest.mark.parametrize(("edit", "told"), [
+    (lambda experiment, raw: raw.update(sede=1), r"unknown key 'sede'.*'seed'"),
+    (lambda experiment, raw: experiment["fidelity"].update(radii=[]), r"digits\.fidelity\.radii"),
+    (lambda experiment, raw: raw["datasets"]["digits"].update(source="mnits"), r"unknown data set 'mnits'"),
+])  # fmt: skip
+def test_a_mistake_in_the_config_stops_before_any_job(finished, tmp_path, edit, told):
+    before = checksums(finished)
+    done = snakemake(finished, config=changed_config(tmp_path, edit))
+    assert done.returncode != 0
+    lines = [line for line in output(done).splitlines() if line.startswith("curvelens: ")]
+    assert len(lines) == 1
+    assert re.search(told, lines[0])
+    assert "Traceback" not in output(done)
+    assert checksums(finished) == before
+
+
+def test_without_a_configfile_the_embedded_default_is_used(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    done = snakemake(tmp_path, "--dry-run", "data", config=None)
+    assert done.returncode == 0, output(done)
+    assert "results/data/mnist/dataset.json" in output(done)

@@ -1,0 +1,46 @@
+"""Running the workflow in a folder of its own, as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TEST_CONFIG = ROOT / "config/test.yaml"
+
+
+def snakemake(
+    folder: Path, *arguments: str, config: Path | None = TEST_CONFIG
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on this project's Snakefile with ``folder`` as its working directory."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(folder),
+    ]
+    command += ["--cores", "2", *arguments]
+    if config is not None:
+        command += ["--configfile", str(config)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+
+
+def output(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout + done.stderr
+
+
+def scheduled(folder: Path, *arguments: str, config: Path | None = TEST_CONFIG) -> set[str]:
+    """Names of the rules that a dry run would execute."""
+    done = snakemake(folder, "--dry-run", "--quiet", "host", *arguments, config=config)
+    assert done.returncode == 0, output(done)
+    return {
+        line.split()[1].rstrip(":")
+        for line in output(done).splitlines()
+        if line.startswith(("rule ", "localrule "))
+    }
