@@ -1,4 +1,4 @@
-"""The trust-region step against hand solutions, brute force, a convex solver and its optimality conditions."""
+"""The trust-region step against hand solutions, brute force, a convex solver and optimality conditions."""
 
 from __future__ import annotations
 

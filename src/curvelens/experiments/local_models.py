@@ -1,0 +1,129 @@
+"""Local models of a scalar at one image, first and second order from the same work.
+
+The zeroth-order term is always the explained network's own value at the image, also where the derivatives are
+those of a smoothed function (Torop et al. 2023, eq. 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from curvelens import derivatives, targets
+from curvelens.errors import ArgumentError
+from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
+from curvelens.smoothing import smooth_quadratic
+from curvelens.surrogates import softplus_surrogate
+
+Kind = Literal["smooth", "softplus", "plain"]
+Function = Callable[[Tensor], Tensor]
+ScalarFactory = Callable[[nn.Module], Function]
+
+DENSE_FEATURES = 4096  # above, a Hessian is held as products (float32: 64 MiB and d products below)
+
+
+def build(
+    kind: Kind,
+    model: nn.Module,
+    scalar_factory: ScalarFactory,
+    x: Tensor,
+    value: float | None = None,
+    seed: int = 0,
+    calls: int = 4096,
+    estimator: str | None = None,
+    second_order: bool = True,
+) -> dict[str, LocalQuadratic]:
+    """Return the local models of one kind at one image.
+
+    Args:
+        kind: ``smooth``: SmoothHess + SmoothGrad and SmoothGrad (Torop et al. 2023, eq. 7); ``softplus``:
+            Hessian and gradient of the network with SoftPlus for ReLU; ``plain``: of the network itself.
+        model: The network that is explained.
+        scalar_factory: Makes the scalar from a network, e.g. ``lambda m: targets.probability(m, 3)``.
+        x: ``[*shape]``.
+        value: σ > 0 for ``smooth``, β > 0 for ``softplus``; not used for ``plain``.
+        seed: For ``smooth``, derived by the caller from the image and the purpose.
+        calls: Gradient calls for ``smooth``.
+        estimator: Estimator for ``smooth``; None means the default one.
+        second_order: Whether a Hessian is wanted; without it only ``"G"`` is returned.
+
+    Returns:
+        ``{"H+G": second order, "G": first order}``, with the gradient calls made in ``.calls``; a
+        Hessian-vector product counts as one call.
+
+    Raises:
+        ArgumentError: For an unknown kind, or a missing σ or β.
+    """
+    f = scalar_factory(model)
+    if kind == "plain":
+        return _from_derivatives(f, f, x, second_order)
+    if kind not in ("smooth", "softplus"):
+        raise ArgumentError(f"local model {kind!r} is unknown; choose smooth, softplus or plain")
+    if value is None:
+        name = "sigma" if kind == "smooth" else "beta"
+        raise ArgumentError(f"local model {kind!r}: needs {name} > 0; give it as value=")
+    if kind == "softplus":
+        return _from_derivatives(f, scalar_factory(softplus_surrogate(model, value)), x, second_order)
+    options: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
+    second = smooth_quadratic(f, x, sigma=value, calls=calls, seed=seed, **options)
+    return {"H+G": second, "G": second.first_order()} if second_order else {"G": second.first_order()}
+
+
+def probability_models(model: nn.Module, x: Tensor, k: int) -> dict[str, LocalQuadratic]:
+    """Return the plain local models of a SoftMax probability, in closed form where the logits are linear.
+
+    In a linear region of the logits z = Wᵀx + b, ``∇p = W(p_k(e_k − p))`` and ``∇²p = W M Wᵀ`` with
+    ``M = p_k[(e_k − p)(e_k − p)ᵀ − diag p + ppᵀ]``: rank c − 1 from c gradients instead of d Hessian-vector
+    products. The c-dimensional factors are computed in float64, so that a confidence that float32 rounds to 1
+    still has a gradient in the right direction.
+
+    Args:
+        model: Classifier ``[B, *shape] -> [B, c]``.
+        x: ``[*shape]``.
+        k: Class.
+
+    Returns:
+        ``{"H+G": second order, "G": first order}``.
+    """
+    scores = targets.logits(model)
+    if not scores.piecewise_linear:
+        return build("plain", model, lambda network: targets.probability(network, k), x)
+    with torch.no_grad():
+        z = scores(x[None])[0]
+    classes = torch.arange(len(z), device=x.device)
+    W = derivatives.gradient(targets.logit(model, classes), x.expand(len(z), *x.shape)).flatten(1).T
+    p = z.double().softmax(0)
+    rest = 1 - p
+    rest[k] = p[classes != k].sum()  # 1 − p_k would cancel where the prediction is confident
+    pull = torch.where(classes == k, rest, -p)
+    covariance = torch.outer(p, p).neg().fill_diagonal_(0) + (p * rest).diag()
+    M = p[k] * (torch.outer(pull, pull) - covariance)
+    weights, U = torch.linalg.eigh(M)
+    gradient = (W.double() @ (p[k] * pull)).to(x.dtype).reshape(x.shape)
+    curvature = LowRank(W @ U.to(x.dtype), weights.to(x.dtype))
+    second = LocalQuadratic(p[k].to(x.dtype), gradient, curvature, calls=len(z))
+    return {"H+G": second, "G": second.first_order()}
+
+
+def _from_derivatives(
+    f: Function, differentiated: Function, x: Tensor, second_order: bool
+) -> dict[str, LocalQuadratic]:
+    """Value of ``f``, gradient and Hessian of ``differentiated`` at ``x [*shape]``."""
+    value = derivatives.value(f, x[None])[0]
+    gradient = derivatives.gradient(differentiated, x[None])[0]
+    first = LocalQuadratic(value, gradient, None, calls=1)
+    d = x.numel()
+    if not second_order:
+        return {"G": first}
+    if getattr(differentiated, "piecewise_linear", False):
+        return {"H+G": first, "G": first}
+    if d > DENSE_FEATURES:
+        products = MatrixFree(
+            lambda v: derivatives.hvp(differentiated, x, v.T.reshape(-1, *x.shape)).flatten(1).T, d
+        )
+        return {"H+G": LocalQuadratic(value, gradient, products, calls=1), "G": first}
+    H = derivatives.hessian(differentiated, x)
+    return {"H+G": LocalQuadratic(value, gradient, H, calls=d + 1), "G": first}
