@@ -1,8 +1,8 @@
 """Data sets. One is added by one new file in this folder that registers itself.
 
 A loader is a function ``(parameters, data_dir, cache_dir) -> RawDataset``: ``data_dir`` is a folder that
-already holds the raw files (or None), ``cache_dir`` is where downloads are kept. Modules whose name begins with
-an underscore are helpers.
+already holds the raw files (or None), ``cache_dir`` is where downloads are kept. Modules whose name begins
+with an underscore are helpers.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def split(
 
     Args:
         raw: The data set.
-        validation: Share (float in (0, 1)) of the images outside an official test split, or their number (int).
+        validation: Share (float in (0, 1)) or number (int) of the images outside an official test split.
         test: The same for test images; without effect where the source has an official test split.
         seed: Any integer.
 

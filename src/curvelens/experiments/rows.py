@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,18 +57,6 @@ class Item:
     logits: torch.Tensor
 
 
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Put every submodule into evaluation mode and restore the mode of each afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> Prediction:
     """Classify images in evaluation mode and without gradients; the model is left as it was.
 
@@ -86,7 +73,9 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     """
     import torch
 
-    with evaluating(model), torch.no_grad():
+    from curvelens.targets import evaluation_mode
+
+    with evaluation_mode(model), torch.no_grad():
         parts = [model(part) for part in images.split(chunk)]
     logits = torch.cat(parts)
     if logits.ndim != 2 or len(logits) != len(images):

@@ -1,0 +1,64 @@
+"""Classifiers. An architecture is added by one new file in this folder that registers itself.
+
+An architecture is a function ``(parameters, classes, image_shape) -> torch.nn.Module``. The module takes
+pixels in [0, 1], ``x[B, C, H, W]``, normalises them itself, and gives logits ``[B, classes]``. Modules of
+this package whose name begins with an underscore are helpers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from curvelens import seeds
+from curvelens.errors import ModelError
+from curvelens.models._storage import load, load_weights, save
+from curvelens.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["REGISTRY", "build", "load", "load_weights", "save"]
+
+REGISTRY = Registry("architecture", "curvelens.models")
+
+
+def build(
+    architecture: str,
+    parameters: Mapping[str, Any] | None,
+    classes: int,
+    image_shape: Sequence[int],
+    *,
+    seed: int = 0,
+    name: str = "",
+) -> torch.nn.Module:
+    """Build an untrained classifier whose weights depend only on the arguments.
+
+    Args:
+        architecture: A name in :data:`REGISTRY`, e.g. ``"mlp"``.
+        parameters: Values for the architecture's parameters.
+        classes: Number of classes, at least 2.
+        image_shape: (C, H, W).
+        seed: Seed of the initial weights.
+        name: Name of the model, so that models of one run start from different weights.
+
+    Returns:
+        The model on the CPU in evaluation mode; torch's global random state is as before.
+
+    Raises:
+        ConfigError: Unknown architecture or parameter.
+        ModelError: The architecture cannot take such images or classes.
+    """
+    import torch
+
+    entry = REGISTRY.get(architecture)
+    values = entry.parse(parameters)
+    if classes < 2 or len(image_shape) != 3 or min(image_shape) < 1:
+        raise ModelError(
+            f"{architecture} cannot be built for {classes} classes of images {list(image_shape)}; "
+            "give at least 2 classes and a shape (C, H, W)"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seeds.derive(seed, "weights", name))
+        model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
+    return model.eval()

@@ -1,0 +1,51 @@
+"""Layers that architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from curvelens.errors import ModelError
+
+
+class Normalise(nn.Module):
+    """Subtract a mean and divide by a standard deviation per channel: ``(x - mean) / std``.
+
+    Being inside the model, it lets noise, radii and penalties mean the same for every model: pixels are in
+    [0, 1].
+
+    Args:
+        mean: One value, or one a channel.
+        std: The same, positive.
+        channels: Channels of the images.
+
+    Raises:
+        ModelError: The numbers of values do not fit the channels, or a standard deviation is not positive.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, channels):
+                raise ModelError(
+                    f"normalisation: {name} has {len(values)} values for {channels} channels; "
+                    f"give 1 or {channels}"
+                )
+        if min(std) <= 0:
+            raise ModelError(f"normalisation: std {list(std)} is not positive; give values > 0")
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor([float(value) for value in std]).view(1, -1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise ``x[B, C, H, W]``."""
+        return (x - self.mean) / self.std
+
+
+def activation(name: str, beta: float) -> nn.Module:
+    """Return ReLU or SoftPlus(beta); SoftPlus keeps torch's linear threshold, without which it overflows."""
+    return nn.ReLU() if name == "relu" else nn.Softplus(beta=beta, threshold=20.0)
