@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import dblquad
 
 from curvelens.errors import ArgumentError
-from curvelens.fidelity import perturbation_mse, perturbation_table
+from curvelens.fidelity import Perturbations, perturbation_mse
 from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
 
 LAWS = ("ball", "paper")
@@ -168,7 +168,7 @@ def test_radii_share_directions():
     def square(z):
         return torch.einsum("bi,ij,bj->b", z, H, z)
 
-    # A linear (quadratic) error grows exactly as ε² (ε⁴) if the perturbations are the same but for their scale.
+    # A linear (quadratic) error grows exactly as ε² (ε⁴) if the perturbations differ by scale alone.
     for law in LAWS:
         for f, power in ((linear, 2), (square, 4)):
             q = LocalQuadratic(0.0, constant)
@@ -185,8 +185,8 @@ def test_function_is_evaluated_once_for_each_perturbation():
 
     x = torch.zeros(3, dtype=torch.float64)
     models = [LocalQuadratic(0.0, torch.full((3,), float(i), dtype=torch.float64)) for i in range(4)]
-    table = perturbation_table(f, models, x, [(0.5, "ball"), (1.0, "ball"), (1.0, "paper")], samples=100)
-    assert [len(rows) for rows in table] == [3] * 4
+    perturbations = Perturbations(f, x, [(0.5, "ball"), (1.0, "ball"), (1.0, "paper")], samples=100)
+    assert [len(perturbations.mse(model)) for model in models] == [3] * 4
     points = torch.cat(evaluated)
     assert len(points) == 300
     small, large, paper = points.split(100)
@@ -213,6 +213,16 @@ def test_fewer_samples_are_a_part_of_more():
     perturbation_mse(f, q, x, 1.0, samples=4500)
     assert torch.equal(torch.cat(seen), many[:4500])
     assert len(torch.unique(many, dim=0)) == 9000  # blocks are not repeated
+
+
+def test_directions_that_are_not_kept_are_drawn_again(monkeypatch):
+    value, g, H = quadratic(3, 11)
+    x = torch.zeros(3, dtype=torch.float64)
+    settings = [(0.5, "ball"), (1.0, "paper")]
+    q = LocalQuadratic(value, g, H)
+    kept = Perturbations(lambda z: z.sum(1), x, settings, samples=5000).mse(q)
+    monkeypatch.setattr("curvelens.fidelity.KEEP_BYTES", 0)
+    assert Perturbations(lambda z: z.sum(1), x, settings, samples=5000).mse(q) == kept
 
 
 def test_standard_error_agrees_with_repetition():

@@ -22,8 +22,9 @@ LAWS = ("ball", "paper")
 Model = LocalQuadratic | Callable[[Tensor], Tensor]
 Function = Callable[[Tensor], Tensor]
 
-_BLOCK_ENTRIES = 2**22  # numbers drawn at once
-_BLOCK_ROWS = 4096
+KEEP_BYTES = 2**28  # directions beyond this are drawn anew for each model
+BLOCK_ENTRIES = 2**22  # numbers drawn at once
+BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -80,85 +81,99 @@ def perturbation_mse(
     """
     several = isinstance(q, Sequence)
     models = list(q) if isinstance(q, Sequence) else [q]
-    table = perturbation_table(f, models, x, [(radius, law)], samples=samples, seed=seed, chunk=chunk)
-    found = [row[0] for row in table]
+    _check_models(models, x)
+    perturbations = Perturbations(f, x, [(radius, law)], samples=samples, seed=seed, chunk=chunk)
+    found = [perturbations.mse(model)[0] for model in models]
     return found if several else found[0]
 
 
-def perturbation_table(
-    f: Function,
-    models: Sequence[Model],
-    x: Tensor,
-    settings: Sequence[tuple[float, str]],
-    *,
-    samples: int = 15_000,
-    seed: int = 0,
-    chunk: int | None = None,
-) -> list[list[Fidelity]]:
-    """Return the perturbation mean squared error of every model at every radius and law.
+class Perturbations:
+    """Values of a function at random perturbations, against which any number of local models can be held.
 
-    f is evaluated ``samples`` times for each setting, whatever the number of models; the linear and the
-    quadratic term of a :class:`~curvelens.quadratic.LocalQuadratic` ``samples`` times in all, because along a
-    direction they are known up to the length. The perturbations are those of :func:`perturbation_mse`.
+    f is evaluated ``samples`` times for each setting, here, once and for all. A quadratic model is evaluated
+    ``samples`` times whatever the number of settings, because its terms are known along a direction up to the
+    length.
 
     Args:
         f: [B, *shape] -> [B].
-        models: Local models of f at x.
         x: [*shape].
-        settings: Pairs (radius, law).
+        settings: Pairs (radius, law), see :func:`perturbation_mse`.
         samples: Number of perturbations for each setting, ≥ 2.
-        seed: Seed of the perturbations.
+        seed: Seed of the perturbations, which are those of :func:`perturbation_mse`.
         chunk: Perturbations at once in evaluations of f; None chooses by memory.
 
-    Returns:
-        One list for each model, with one result for each setting.
-
     Raises:
-        ArgumentError: as for :func:`perturbation_mse`.
+        ArgumentError: if an argument is out of range, or f gives numbers that are not finite.
     """
-    _check(models, x, settings, samples)
-    errors: list[list[list[Tensor]]] = [[[] for _ in settings] for _ in models]
-    values: list[list[Tensor]] = [[] for _ in settings]
-    for directions, uniforms in _directions(x, samples, seed):
-        terms = [_terms(model, directions) for model in models]
-        for j, (radius, law) in enumerate(settings):
-            lengths = _lengths(uniforms, radius, law, x.numel()).to(x.device)
-            delta = directions * lengths.to(x.dtype).reshape(-1, *[1] * x.ndim)
-            truth = derivatives.value(f, x + delta, chunk).double()
-            values[j].append(truth.cpu())
-            for i, model in enumerate(models):
-                predicted = _predict(model, terms[i], delta, lengths)
-                errors[i][j].append((predicted - truth).square().cpu())
-    variances = [float(_joined(parts, "f").var(correction=0)) for parts in values]
-    return [
-        [
-            _result(parts, *setting, variance)
-            for parts, setting, variance in zip(rows, settings, variances, strict=True)
-        ]
-        for rows in errors
-    ]
+
+    def __init__(
+        self,
+        f: Function,
+        x: Tensor,
+        settings: Sequence[tuple[float, str]],
+        *,
+        samples: int = 15_000,
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> None:
+        _check(x, settings, samples)
+        self.x = x.detach()
+        self.settings = [(float(radius), law) for radius, law in settings]
+        self.samples = samples
+        self.seed = seed
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+        if samples * x.numel() * x.element_size() <= KEEP_BYTES:
+            self._kept = list(_directions(self.x, samples, seed))
+        values: list[list[Tensor]] = [[] for _ in self.settings]
+        for directions, uniforms in self._blocks():
+            for found, setting in zip(values, self.settings, strict=True):
+                delta, _ = self._displacements(directions, uniforms, setting)
+                found.append(derivatives.value(f, self.x + delta, chunk).double())
+        self.values = [_finite(torch.cat(parts), "f") for parts in values]
+
+    def mse(self, q: Model) -> list[Fidelity]:
+        """Return the perturbation mean squared error of a local model for each setting.
+
+        Args:
+            q: Local model of f at x.
+
+        Raises:
+            ArgumentError: if ``q`` is no local model at x, or gives numbers that are not finite.
+        """
+        _check_models([q], self.x)
+        predictions: list[list[Tensor]] = [[] for _ in self.settings]
+        for directions, uniforms in self._blocks():
+            terms = _terms(q, directions) if isinstance(q, LocalQuadratic) else None
+            for found, setting in zip(predictions, self.settings, strict=True):
+                delta, lengths = self._displacements(directions, uniforms, setting)
+                if terms is not None:
+                    found.append(terms[0] + lengths * terms[1] + lengths.square() * terms[2])
+                else:
+                    with torch.no_grad():
+                        found.append(q(delta).double())
+        results = []
+        for parts, values, (radius, law) in zip(predictions, self.values, self.settings, strict=True):
+            squares = _finite((torch.cat(parts) - values).square(), "the local model")
+            stderr = float(squares.std()) / math.sqrt(self.samples)
+            variance = float(values.var(correction=0))
+            results.append(Fidelity(float(squares.mean()), stderr, radius, law, self.samples, variance))
+        return results
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._kept) if self._kept is not None else _directions(self.x, self.samples, self.seed)
+
+    def _displacements(
+        self, directions: Tensor, uniforms: Tensor, setting: tuple[float, str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return displacements [b, *shape] and their lengths [b] in float64."""
+        radius, law = setting
+        lengths = radius * (uniforms ** (1 / self.x.numel()) if law == "ball" else uniforms)
+        return directions * lengths.to(self.x.dtype).reshape(-1, *[1] * self.x.ndim), lengths
 
 
-def _result(parts: list[Tensor], radius: float, law: str, variance: float) -> Fidelity:
-    squares = _joined(parts, "the local model")
-    stderr = float(squares.std()) / math.sqrt(len(squares))
-    return Fidelity(float(squares.mean()), stderr, float(radius), law, len(squares), variance)
-
-
-def _check(models: Sequence[Model], x: Tensor, settings: Sequence[tuple[float, str]], samples: int) -> None:
-    if not models or not all(callable(model) for model in models):
-        raise ArgumentError(
-            "perturbation_mse: q must be a local model such as smooth_quadratic gives, or several; "
-            "for a constant model give LocalQuadratic(f(x), 0·x, None)"
-        )
+def _check(x: Tensor, settings: Sequence[tuple[float, str]], samples: int) -> None:
     if x.numel() == 0 or not x.is_floating_point():
         raise ArgumentError(f"perturbation_mse: x {list(x.shape)} must hold floating-point features")
-    for model in models:
-        if isinstance(model, LocalQuadratic) and model.gradient.shape != x.shape:
-            raise ArgumentError(
-                f"perturbation_mse: q is of inputs {list(model.gradient.shape)}, x is {list(x.shape)}; "
-                "give the x at which q was made"
-            )
     for radius, law in settings:
         if not (math.isfinite(radius) and radius > 0):
             raise ArgumentError(f"perturbation_mse: radius={radius:g} must be finite and positive")
@@ -168,6 +183,20 @@ def _check(models: Sequence[Model], x: Tensor, settings: Sequence[tuple[float, s
         raise ArgumentError(f"perturbation_mse: samples={samples} must be at least 2; 15000 is usual")
 
 
+def _check_models(models: Sequence[Model], x: Tensor) -> None:
+    if not models or not all(callable(model) for model in models):
+        raise ArgumentError(
+            "perturbation_mse: q must be a local model such as smooth_quadratic gives, or several; "
+            "for a constant model give LocalQuadratic(f(x), 0·x, None)"
+        )
+    for model in models:
+        if isinstance(model, LocalQuadratic) and model.gradient.shape != x.shape:
+            raise ArgumentError(
+                f"perturbation_mse: q is of inputs {list(model.gradient.shape)}, x is {list(x.shape)}; "
+                "give the x at which q was made"
+            )
+
+
 def _directions(x: Tensor, samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield random unit vectors [b, *shape] like x, and uniform numbers [b] (float64, CPU), in blocks of
     fixed size.
@@ -175,7 +204,7 @@ def _directions(x: Tensor, samples: int, seed: int) -> Iterator[tuple[Tensor, Te
     Block k depends on the seed, k and d only; fewer samples are a part of more.
     """
     size = x.numel()
-    rows = max(1, min(_BLOCK_ROWS, _BLOCK_ENTRIES // size))
+    rows = max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // size))
     for block, start in enumerate(range(0, samples, rows)):
         random = seeds.generator(seed, "perturbation", block)
         uniforms = torch.rand(rows, generator=random, dtype=torch.float64)
@@ -183,35 +212,21 @@ def _directions(x: Tensor, samples: int, seed: int) -> Iterator[tuple[Tensor, Te
         count = min(rows, samples - start)
         unit = normals[:count].to(device=x.device, dtype=x.dtype)
         unit /= unit.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        yield unit.reshape(count, *x.shape), uniforms[:count]
+        yield unit.reshape(count, *x.shape), uniforms[:count].to(x.device)
 
 
-def _lengths(uniforms: Tensor, radius: float, law: str, size: int) -> Tensor:
-    return radius * (uniforms ** (1 / size) if law == "ball" else uniforms)
-
-
-def _terms(model: Model, directions: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return (g·u, ½uᵀHu), each [B] in float64, of a quadratic model; None for any other."""
-    if not isinstance(model, LocalQuadratic):
-        return None
+def _terms(model: LocalQuadratic, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return f(x), g·u [B] and ½uᵀHu [B] in float64."""
     rows = directions.flatten(1)
     linear = (rows @ model.gradient.reshape(-1)).double()
     if model.curvature is None:
-        return linear, torch.zeros_like(linear)
-    return linear, model.curvature.quadratic_form(rows).double() / 2
+        return model.value.double(), linear, torch.zeros_like(linear)
+    return model.value.double(), linear, model.curvature.quadratic_form(rows).double() / 2
 
 
-def _predict(model: Model, terms: tuple[Tensor, Tensor] | None, delta: Tensor, lengths: Tensor) -> Tensor:
-    if terms is None or not isinstance(model, LocalQuadratic):
-        with torch.no_grad():
-            return model(delta).double()
-    return model.value.double() + lengths * terms[0] + lengths.square() * terms[1]
-
-
-def _joined(parts: Sequence[Tensor], what: str) -> Tensor:
-    joined = torch.cat(list(parts))
-    if not bool(torch.isfinite(joined).all()):
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
         raise ArgumentError(
             f"perturbation_mse: {what} gives numbers that are not finite; check it or make the radius smaller"
         )
-    return joined
+    return values
