@@ -11,9 +11,7 @@ from torch import Tensor
 from curvelens.errors import ArgumentError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = Tensor | np.ndarray
+    from curvelens.context_aware.explanation import Array
 
 
 def _unit(a: Array, name: str) -> Tensor:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
     from curvelens.softmax_curvature import SoftmaxHessian
 
-    Array = Tensor | np.ndarray
-    Curvature = (
+    Array: TypeAlias = Tensor | np.ndarray
+    Curvature: TypeAlias = (
         Array | LowRank | MatrixFree | LocalQuadratic | SoftmaxHessian | Callable[[Tensor], Tensor] | None
     )
 
