@@ -122,3 +122,13 @@ def draw(name: str, inputs: Inputs, output: Path) -> list[Path]:
     texts = {"caption": spec.caption(tables), "alt": spec.alt(tables), "finding": spec.finding(tables) if spec.finding else ""}
     save_json(files[2], {"name": name, **texts, "wide": files[0].name, "narrow": files[1].name})
     return files
+
+
+def findings(tables: Tables) -> list[str]:
+    """Return one sentence for each figure whose tables are there and that has something to say, in the order told.
+
+    Args:
+        tables: Tables by name, as :func:`figures.inputs.load` reads them.
+    """
+    able = [spec for spec in specs() if spec.finding is not None and all(name in tables for name in spec.tables)]
+    return [told for spec in able if spec.finding is not None and (told := spec.finding(tables))]

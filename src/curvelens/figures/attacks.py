@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import listing, number, percent, sentences
+from curvelens.figures.wording import listing, percent, plain, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 def _rows(tables: Tables) -> DataFrame:
     return tables["attacks"].dropna(subset=["post_hoc_accuracy"])
-
-
-def share(values: Any) -> Any:
-    """Return accuracies as shares in [0, 1], whether they come as shares or as percentages."""
-    return values / 100 if len(values.dropna()) and values.max() > 1 else values
 
 
 def panel(axes: Axes, tables: Tables, legend: bool = False) -> None:
@@ -61,7 +56,7 @@ def _published(axes: Axes, rows: DataFrame) -> None:
         axes.plot(line["epsilon"], line["paper_accuracy"], label=method, **style.mark(method, rows["method"]).arguments())
     axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
     axes.set_ylabel("predictions unchanged")
-    axes.set_title("Torop et al. 2023, another network")
+    style.title(axes, "Torop et al. 2023, another network")
     _accuracy_axis(axes)
 
 
@@ -100,7 +95,7 @@ def _promises(axes: Axes, tables: Tables) -> None:
 def draw(tables: Tables, layout: style.Layout) -> Figure:
     """Draw our accuracies, the paper's, and how much of the predicted decrease came true."""
     rows = _rows(tables)
-    published = rows.dropna(subset=["paper_accuracy"]).assign(paper_accuracy=lambda frame: share(frame["paper_accuracy"]))
+    published = rows.dropna(subset=["paper_accuracy"])
     parts = 1 + bool(len(published)) + ("attacks_images" in tables)
     figure, axes = style.panels(layout, parts, height=3.1)
     panel(axes[0], tables)
@@ -131,7 +126,7 @@ def headline(tables: Tables) -> str:
     if rows.empty:
         return "Attacks from local models"
     best = rows.iloc[0]
-    return f"{best['method']} attacks best: {percent(best['post_hoc_accuracy'])} unchanged at ε = {number(best['epsilon'], 3)}"
+    return f"{best['method']} attacks best: {percent(best['post_hoc_accuracy'])} unchanged at ε = {plain(best['epsilon'])}"
 
 
 def finding(tables: Tables) -> str:
@@ -143,23 +138,22 @@ def finding(tables: Tables) -> str:
     tied = rows[rows["post_hoc_accuracy"] <= best["post_hoc_accuracy"]]["method"].tolist()
     who = listing(style.order(tied))
     verb = "share the strongest attack" if len(tied) > 1 else "gives the strongest attack"
-    start = f"{who} {verb} where methods differ most (ε = {number(epsilon, 3)}): {percent(best['post_hoc_accuracy'])} of predictions stand"
+    start = f"{who} {verb}: at ε = {plain(epsilon)}, where methods differ most, {percent(best['post_hoc_accuracy'])} of predictions stand"
     everything = _rows(tables)
     rivals = everything[(everything["epsilon"] == epsilon) & everything["method"].isin(["G", "Random"])]
     rivals = rivals[~rivals["method"].isin(tied)]
     against = listing(
-        f"{percent(row.post_hoc_accuracy)} for {style.METHOD_NAMES.get(row.method, row.method)}" for row in rivals.itertuples()
+        f"{percent(row.post_hoc_accuracy)} for {'the gradient' if row.method == 'G' else 'a random direction'}"
+        for row in rivals.sort_values("post_hoc_accuracy").itertuples()
     )
-    plain = rivals[rivals["method"] == "G"]
+    gradient = rivals[rivals["method"] == "G"]
     verdict = ""
-    if len(plain):
-        apart = plain.iloc[0]["ci_low"] > best["ci_high"]
+    if len(gradient):
+        apart = gradient.iloc[0]["ci_low"] > best["ci_high"]
         verdict = (
-            ", apart by more than the 95% intervals"
+            "; the 95% intervals of the strongest and of the gradient lie apart"
             if apart
-            else ", though the 95% intervals of first and second order overlap"
-            if best["method"] in ("SH+SG", "SP H+G", "H+G")
-            else ", though the 95% intervals overlap"
+            else "; the 95% intervals of the strongest and of the gradient overlap"
         )
     return f"{start}{', against ' + against if against else ''}{verdict} (n = {int(best['images'])})."
 
@@ -196,7 +190,7 @@ def alt(tables: Tables) -> str:
     told = listing(f"{row.method} {percent(row.post_hoc_accuracy)}" for row in rows.itertuples())
     return (
         "Lines of post-hoc accuracy falling with attack size. Where the methods differ most, at size "
-        f"{number(rows.iloc[0]['epsilon'], 3)}, the share of unchanged predictions is: {told}."
+        f"{plain(rows.iloc[0]['epsilon'])}, the share of unchanged predictions is: {told}."
     )
 
 

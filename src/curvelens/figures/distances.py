@@ -9,7 +9,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import count, number, percent, ratio, sentences
+from curvelens.figures.wording import count, number, percent, plain, ratio, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,19 +128,19 @@ def finding(tables: Tables) -> str:
     unsure, sure, threshold = _groups(rows)
     if unsure.empty or sure.empty:
         return (
-            f"Adding curvature moves the explanation by a median distance of {number(rows['distance'].median())} on a scale "
-            f"from 0 to √2; confidence does not vary among the images (n = {len(rows)})."
+            f"Curvature changes the explanation, at whatever confidence: median CASO–CAFO distance "
+            f"{number(rows['distance'].median())} on a scale from 0 to √2; confidence does not vary (n = {len(rows)})."
         )
     low, high = float(unsure["distance"].median()), float(sure["distance"].median())
     groups = (
-        f"median CASO–CAFO distance {number(low)} below a confidence of {number(threshold, 3)} (n = {len(unsure)}) "
+        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} (n = {len(unsure)}) "
         f"against {number(high)} above it (n = {len(sure)})"
     )
     if low > _CHANGE * high:
         times = f", {ratio(low / high)} times as far" if high > 0 else ""
         return f"First order misleads where the network is unsure: {groups}{times}."
     if high > _CHANGE * low:
-        return f"Unlike in Singla et al. (2019), curvature matters more where the network is sure: {groups}."
+        return f"Curvature matters more where the network is sure, unlike in Singla et al. (2019): {groups}."
     return f"Curvature changes explanations about alike at every confidence: {groups}."
 
 

@@ -55,14 +55,12 @@ def _pixels(tables: Tables, image_id: str) -> np.ndarray:
 
 
 def _map(tables: Tables, image_id: str, method: str) -> np.ndarray:
-    """Return an attribution [H, W], channels summed; of magnitudes for maps without a sign nothing changes."""
-    rows = tables["explanations"]
-    row = rows[(rows["image_id"] == image_id) & (rows["method"] == method)].iloc[0]
-    shard = tables["maps"][int(row["file"])]
-    place = np.flatnonzero(shard["ids"] == image_id)
-    if not place.size:
-        raise DataError(f"image {image_id!r} of {method} is in the index but not among the maps; give both in the same order")
-    return shard["attribution"][place[0]].sum(axis=0)
+    """Return an attribution [H, W], its channels summed."""
+    for shard in tables["maps"]:
+        place = np.flatnonzero(shard["ids"] == image_id) if shard["folder"] == method else np.zeros(0)
+        if place.size:
+            return shard["attribution"][place[0]].sum(axis=0)
+    raise DataError(f"image {image_id!r} is in the index of {method} but not among its maps; give every shard to the figure")
 
 
 def _show(axes: Axes, values: np.ndarray) -> None:

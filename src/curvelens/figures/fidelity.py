@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from curvelens.figures import FigureSpec, Tables, register, style
-from curvelens.figures.wording import count, listing, number, ratio, sentences, spread
+from curvelens.figures.wording import count, listing, number, plain, sentences, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def panel(axes: Axes, tables: Tables, scalar: str | None = None, law: str | None
     rows = _rows(tables)
     law = law or main_law(rows)
     axes.set_xlabel("radius ε (L2, pixels in [0, 1])")
-    axes.set_ylabel("mean P_MSE\n(squared units of the scalar, log)")
+    axes.set_ylabel("mean $P_\\mathrm{MSE}$\n(squared units of the scalar)")
     rows = rows[rows["law"] == law]
     rows = rows[rows["scalar"] == (scalar or next(iter(scalars(rows)), ""))]
     rows = rows[rows["mean"] > 0]
@@ -69,7 +69,7 @@ def panel(axes: Axes, tables: Tables, scalar: str | None = None, law: str | None
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(radii, [number(radius, 3) for radius in radii])
+    axes.set_xticks(radii, [plain(radius) for radius in radii])
     axes.set_xticks([], minor=True)
     if legend:
         axes.legend(loc="upper left")
@@ -90,14 +90,14 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         return figure
     for one, (scalar, law) in zip(axes, pairs, strict=True):
         panel(one, tables, scalar, law)
-        one.set_title(f"{scalar_name(scalar)}, {LAWS.get(law, law)}")
+        style.title(one, f"{scalar_name(scalar)}, {LAWS.get(law, law)}")
     handles, labels = axes[0].get_legend_handles_labels()
     if rows["paper_mean"].notna().any():
         from matplotlib.lines import Line2D
 
         handles.append(Line2D([], [], linestyle="", marker="_", markersize=13, markeredgewidth=2.2, color=style.QUIET))
         labels.append("printed in the paper")
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 if layout.narrow else 6)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 if layout.narrow else 6)
     return figure
 
 
@@ -140,18 +140,19 @@ def finding(tables: Tables) -> str:
     counted = Counter(won["method"]).most_common()
     best, times = counted[0]
     gains = won.loc[won["method"] == best, "gain"].dropna()
+    where = f"radius {listing(plain(radius) for radius in sorted(won['radius'].unique()))}"
+    if won["scalar"].nunique() > 1:
+        where += f", for {listing(scalar_name(name) for name in won['scalar'].unique())}"
     if times == len(won):
-        start = f"{best} is the most faithful local model at {'every radius' if times > 1 else 'the radius asked about'}"
-        if won["scalar"].nunique() > 1:
-            start += f" and for {listing(scalar_name(name) for name in won['scalar'].unique())}"
+        start = f"{best} is the most faithful local model: at {where}"
     else:
-        others = listing(f"{method} {n}" for method, n in counted[1:])
-        start = f"No local model is best throughout: {best} is the most faithful in {times} of {len(won)} settings, {others}"
+        others = listing(f"{method} in {n}" for method, n in counted[1:])
+        start = f"No local model is the most faithful throughout: {best} is in {times} of {len(won)} settings, {others} ({where})"
     if best in FIRST_ORDER:
-        return f"{start}; curvature does not help there (n = {images})."
+        return f"{start}; second order does not help there (n = {images})."
     if gains.empty:
         return f"{start} (n = {images})."
-    return f"{start}, its mean squared error {spread([*gains])} times below that of the best first-order model (n = {images})."
+    return f"{start}, its mean squared error is {spread([*gains])} times below that of the best first-order model (n = {images})."
 
 
 def caption(tables: Tables) -> str:
@@ -180,7 +181,7 @@ def alt(tables: Tables) -> str:
     if won.empty:
         return "Empty panel: no local model was measured."
     told = "; ".join(
-        f"{scalar_name(row.scalar)} at radius {number(row.radius)}: {row.method} with {number(row.mean)}, best first-order "
+        f"{scalar_name(row.scalar)} at radius {plain(row.radius)}: {row.method} with {number(row.mean)}, best first-order "
         f"model {number(row.first_order)}"
         for row in won.itertuples()
     )

@@ -21,7 +21,7 @@ def read_table(paths: Path | Sequence[Path]) -> DataFrame:
             name of the file's folder (``models/relu/history.parquet`` -> ``relu``).
 
     Returns:
-        The table, with a fresh index and a column ``file``: the position of each row's file in ``paths``.
+        The table, with a fresh index.
 
     Raises:
         DataError: A file is missing or is not parquet.
@@ -30,15 +30,14 @@ def read_table(paths: Path | Sequence[Path]) -> DataFrame:
 
     files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     frames = []
-    for position, file in enumerate(files):
+    for file in files:
         if not file.is_file():
             raise DataError(f"{file}: no such table; run the step that makes it, or correct the path")
         try:
             frame = pd.read_parquet(file)
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: not readable as parquet ({type(error).__name__}); delete it and run again") from error
-        extra = {} if "model" in frame else {"model": file.parent.name}
-        frames.append(frame.assign(file=position, **extra))
+        frames.append(frame if "model" in frame else frame.assign(model=file.parent.name))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)
 
@@ -47,7 +46,8 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
     """Read every input by what its suffix says.
 
     Returns:
-        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz.
+        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz, where
+        ``folder`` is the name of the folder that the file lies in (the method, for explanations).
 
     Raises:
         DataError: A file is missing or damaged, or its suffix is unknown.
@@ -61,7 +61,7 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
         elif suffix == ".json":
             loaded[name] = [load_json(file) for file in files]
         elif suffix == ".npz":
-            loaded[name] = [load_npz(file) for file in files]
+            loaded[name] = [{"folder": file.parent.name, **load_npz(file)} for file in files]
         else:
             raise DataError(f"figure input {name!r}: {files or 'no file'} is not parquet, JSON or npz; correct the path")
     return loaded

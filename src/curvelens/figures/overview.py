@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvelens.figures import FigureSpec, Tables, attacks, distances, fidelity, regions, register, spectra, style
-from curvelens.figures.wording import count, sentences
+from curvelens.figures.inputs import succeeded
+from curvelens.figures.wording import sentences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 _PANELS = (
     ("spectra", regions.panel, regions.headline, regions.finding),
@@ -16,7 +18,10 @@ _PANELS = (
     ("fidelity", fidelity.panel, fidelity.headline, fidelity.finding),
     ("attacks", attacks.panel, attacks.headline, attacks.finding),
 )
-_WITH_LEGEND = ("fidelity", "attacks")
+
+
+_WORDS = ("", "One question", "Two questions", "Three questions", "Four questions")
+_OF_METHODS = ("fidelity", "attacks")
 
 
 def _present(tables: Tables) -> list[tuple]:
@@ -29,13 +34,23 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     figure, axes = style.panels(layout, max(len(parts), 1), height=2.75, columns=2)
     if not parts:
         style.empty(axes[0], "no experiment was run")
+    methods: dict[str, Any] = {}
     for one, (table, panel, headline, _) in zip(axes, parts, strict=False):
-        if table in _WITH_LEGEND:
-            panel(one, tables, legend=True)
-        else:
-            panel(one, tables)
-        one.set_title(headline(tables))
+        panel(one, tables)
+        style.title(one, headline(tables))
+        if table in _OF_METHODS:
+            handles, labels = one.get_legend_handles_labels()
+            methods |= dict(zip(labels, handles, strict=True))
+    if methods:
+        names = style.order(methods)
+        columns = 3 if layout.narrow else 7
+        figure.legend([methods[name] for name in names], names, loc="outside lower center", ncols=columns)
     return figure
+
+
+def _sample(table: DataFrame) -> str:
+    images = table["images"].max() if "images" in table else succeeded(table)["image_id"].nunique()
+    return f" (n = {int(images)})" if images == images else ""
 
 
 def caption(tables: Tables) -> str:
@@ -50,8 +65,8 @@ def caption(tables: Tables) -> str:
     if not parts:
         return "No experiment was run."
     return sentences(
-        f"{count(len(parts), 'question')} in one look: {'; '.join(names[part[0]] for part in parts)}.",
-        "The sections below say how each was measured and on how many images.",
+        f"{_WORDS[len(parts)]} in one look: {'; '.join(names[part[0]] + _sample(tables[part[0]]) for part in parts)}.",
+        "Solid lines are second-order local models, dashed ones first-order; the sections below say how each was measured.",
     )
 
 

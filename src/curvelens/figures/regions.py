@@ -8,7 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import count, number, percent, ratio, sentences
+from curvelens.figures.wording import count, number, percent, plain, ratio, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,13 +42,14 @@ def panel(axes: Axes, tables: Tables) -> None:
     axes.step(np.r_[radius[0], radius], np.r_[0, share], where="post", color=style.RELU)
     axes.plot(radius, share, "o", color=style.RELU, markersize=3)
     asked = asked_radii(tables)
-    for index, value in enumerate(asked):
-        axes.axvline(value, color=style.QUIET, linestyle=":", linewidth=1.2, label="radii asked about" if index == 0 else None)
+    for value in asked:
+        axes.axvline(value, color=style.QUIET, linestyle=":", linewidth=1.2)
     low, high = radius.min(), max([radius.max(), *asked])
     axes.set_xlim(low / 1.6, high * 1.6)
     axes.set_ylim(0, 1.04)
     if asked:
-        axes.legend(loc="center right")
+        text = "radii ε of the\nquestions below "
+        axes.text(asked[0], 0.04, text, ha="right", va="bottom", fontsize=8.5, color=style.QUIET)
 
 
 def _crossings(axes: Axes, rows: DataFrame) -> None:
@@ -96,18 +97,19 @@ def finding(tables: Tables) -> str:
     if radius.empty:
         return ""
     asked = asked_radii(tables)
-    start = f"A gradient of the ReLU network is exact only within a median L2 distance of {number(radius.median())}"
+    median = number(radius.median())
     if not asked:
-        return f"{start} of the image (n = {len(radius)})."
+        return f"Without curvature a ReLU gradient is exact nearby: within a median L2 distance of {median} (n = {len(radius)})."
     outside = (radius < asked[0]).mean()
     if radius.median() < asked[0]:
         return (
-            f"{start}, {ratio(asked[0] / radius.median())} times less than the smallest radius asked about "
-            f"({number(asked[0])}); there its Hessian is exactly zero (n = {len(radius)})."
+            f"A ReLU gradient is exact only very near the image: within a median L2 distance of {median}, "
+            f"{ratio(asked[0] / radius.median())} times less than the smallest radius asked about, {plain(asked[0])} "
+            f"(n = {len(radius)})."
         )
     return (
-        f"A gradient of the ReLU network is exact within a median L2 distance of {number(radius.median())}, further than "
-        f"the smallest radius asked about ({number(asked[0])}) for {percent(1 - outside)} of the images (n = {len(radius)})."
+        f"A ReLU gradient is exact as far as it is asked about: within a median L2 distance of {median}, and beyond the smallest "
+        f"radius, {plain(asked[0])}, for {percent(1 - outside)} of the images (n = {len(radius)})."
     )
 
 

@@ -104,13 +104,13 @@ def _verdicts(axes: Axes, rows: DataFrame) -> None:
     for shift, (activation, colour) in zip((0.2, -0.2), (("softplus", style.SOFTPLUS), ("relu", style.RELU)), strict=True):
         found = verdicts(rows[rows["activation"] == activation])
         counts = [found.get(name, 0) for name in names]
-        bars = axes.barh(np.arange(len(names)) + shift, counts, height=0.38, color=colour, label=activation)
-        axes.bar_label(bars, labels=[str(n) if n else "" for n in counts], padding=2, fontsize=8.5)
+        bars = axes.barh(np.arange(len(names)) + shift, counts, height=0.38, color=colour)
+        name = "ReLU" if activation == "relu" else "SoftPlus"
+        axes.bar_label(bars, labels=[f"{n} {name}" if n else "" for n in counts], padding=3, fontsize=8.5)
     axes.set_yticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
     axes.grid(False, axis="y")
-    axes.margins(x=0.15)
+    axes.margins(x=0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(labels=["SoftPlus", "ReLU"], loc="lower right")
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -137,14 +137,14 @@ def finding(tables: Tables) -> str:
     found = verdicts(rows)
     first, times = next(iter(found.items()))
     how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
-    start = f"With SoftPlus the network is {first} around {how} images"
+    start = f"With SoftPlus the network is {first}: so around {how} images"
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
     dominant = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
     sign = (
         f"the dominant eigenvalue positive for {percent(dominant)} of them" if dominant >= 0.5
         else f"the dominant eigenvalue negative for {percent(1 - dominant)} of them"
     )  # fmt: skip
-    return f"{start}: median spectral radius {number(radius)}, effective rank {number(rank)}, {sign}."
+    return f"{start}, with a median spectral radius of {number(radius)}, an effective rank of {number(rank)}, and {sign}."
 
 
 def caption(tables: Tables) -> str:
@@ -154,7 +154,7 @@ def caption(tables: Tables) -> str:
     relu = rows[rows["activation"] == "relu"]
     zero = int((relu["spectral_radius"] == 0).sum())
     relu_text = (
-        f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else zero} of {count(len(relu), 'image')}: "
+        f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else f'{zero} of'} {count(len(relu), 'image')}: "
         "its instability comes from crossing linear regions instead."
         if len(relu)
         else ""

@@ -8,6 +8,7 @@ a solid line is a second-order model, a dashed line a first-order one.
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,14 @@ def panels(layout: Layout, n: int, height: float = 2.9, columns: int | None = No
     for spare in axes[n:]:
         spare.remove()
     return figure, axes[:n]
+
+
+def title(axes: Axes, text: str) -> None:
+    """Set a panel's title, broken into lines that fit the panel."""
+    grid = axes.get_gridspec()
+    inches = axes.figure.get_size_inches()[0] / (grid.ncols if grid else 1)
+    # 0.8 inches are taken by the axis labels; a bold letter of 9.5 points is about 0.083 inches wide.
+    axes.set_title(textwrap.fill(text, max(12, int((inches - 0.8) / 0.083))))
 
 
 def empty(axes: Axes, message: str) -> None:

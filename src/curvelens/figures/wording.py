@@ -34,6 +34,11 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−")
 
 
+def plain(value: float) -> str:
+    """Return a number that a person chose (a radius, a threshold) as it was written: ``0.25``, ``1``, ``1e-05``."""
+    return f"{value:g}".replace("-", "−")
+
+
 def percent(share: float, digits: int = 0) -> str:
     """Return a share in [0, 1] as a percentage with ``digits`` decimals; NaN reads as a dash."""
     if share is None or math.isnan(share):

@@ -1,0 +1,180 @@
+"""The report as a notebook sees it: every block is one call, and a stage that was not run says so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvelens import figures
+from curvelens.errors import DataError
+from curvelens.figures.inputs import read_table
+from curvelens.figures.wording import duration, percent
+from curvelens.reporting import run, summaries
+from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
+from curvelens.store import load_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def _claim_first(finding: str) -> Html:
+    """Set a finding's claim, the words before its first colon, in bold."""
+    claim, colon, evidence = finding.partition(": ")
+    return Html(element("b", f"{claim}{colon}"), f"{evidence} ") if colon else Html(f"{finding} ")
+
+
+class Report:
+    """One report over one or several experiments.
+
+    Args:
+        contents: What there is to show. ``title``; ``experiments``: by name, each with ``figures`` (the JSON files that
+            ``figures.draw`` wrote, by figure), ``tables`` (parquet files, by table) and, where there are films,
+            ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``models`` and ``datasets`` (JSON files, by
+            name); ``benchmarks`` (Snakemake's files); ``config`` (the complete configuration). All but ``title`` and
+            ``experiments`` may be left out.
+
+    Raises:
+        DataError: ``title`` or ``experiments`` is missing.
+    """
+
+    def __init__(self, contents: Mapping[str, Any]) -> None:
+        for key in ("title", "experiments"):
+            if key not in contents:
+                raise DataError(f"report: no {key!r} in its parameters; pass it from the rule that renders the report")
+        self.title = str(contents["title"])
+        self.experiments: Mapping[str, Mapping[str, Any]] = contents["experiments"]
+        self.config: Mapping[str, Any] = contents.get("config", {})
+        self._models = {name: load_json(path) for name, path in contents.get("models", {}).items()}
+        self._datasets = {name: load_json(path) for name, path in contents.get("datasets", {}).items()}
+        self._benchmarks = [Path(path) for path in contents.get("benchmarks", [])]
+        self._numbers = itertools.count(1)
+        self._read: dict[tuple[str, str], DataFrame] = {}
+
+    def table(self, experiment: str, name: str) -> DataFrame | None:
+        """Return a table of an experiment, None where it was not made."""
+        path = self.experiments[experiment].get("tables", {}).get(name)
+        if path is None:
+            return None
+        if (experiment, name) not in self._read:
+            self._read[experiment, name] = read_table(Path(path))
+        return self._read[experiment, name]
+
+    def _texts(self, experiment: str, name: str) -> Path | None:
+        path = self.experiments[experiment].get("figures", {}).get(name)
+        return None if path is None else Path(path)
+
+    def _titled(self, experiment: str, blocks: list[Html]) -> list[Html]:
+        """Name the experiment above its blocks where there are several."""
+        several = len(self.experiments) > 1 and blocks
+        return [heading(experiment), *blocks] if several else blocks
+
+    def findings(self, experiment: str) -> list[str]:
+        """Return what each figure of an experiment found, in the order of the questions."""
+        paths = (self._texts(experiment, spec.name) for spec in figures.specs())
+        told = (str(load_json(path)["finding"]) for path in paths if path is not None)
+        return [finding for finding in told if finding]
+
+    def front(self) -> Html:
+        """Return the first page: title, what was found in one paragraph and one figure, the facts of the run."""
+        parts: list[Html] = [element("h1", self.title)]
+        for name in self.experiments:
+            told = [element("p", *self._setting(name), *map(_claim_first, self.findings(name)), class_="lead")]
+            overview = self._texts(name, "overview")
+            if overview is not None:
+                told.append(figure(overview, next(self._numbers), lead=True))
+            parts += self._titled(name, told)
+        return Html(*parts)
+
+    def _setting(self, experiment: str) -> list[str]:
+        """Say which network on which images, where its description was passed."""
+        settings = self.config.get("experiments", {}).get(experiment, {})
+        model = settings.get("model")
+        accuracy = self._models.get(model, {}).get("test_accuracy")
+        if accuracy is None:
+            return []
+        dataset = self.config.get("models", {}).get(model, {}).get("dataset", "")
+        n = self._datasets.get(dataset, {}).get("sizes", {}).get("test")
+        return [f"The network {model} classifies {percent(accuracy, 1)} of {f'{n:,}' if n else 'the'} test images correctly. "]
+
+    def show(self, *names: str, missing: str) -> Html:
+        """Return the figures called ``names`` of every experiment that has them.
+
+        Args:
+            names: Registered figures.
+            missing: What to say where no experiment has any of them.
+        """
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            paths = [path for name in names if (path := self._texts(experiment, name)) is not None]
+            parts += self._titled(experiment, [figure(path, next(self._numbers)) for path in paths])
+        return Html(*parts) if parts else note(missing)
+
+    def fidelity(self) -> Html:
+        """Return the P_MSE tables, and the parameters chosen for them."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            summary = self.table(experiment, "fidelity")
+            if summary is not None and len(summary):
+                parts += self._titled(experiment, [*summaries.fidelity(summary), summaries.chosen(summary, "radius")])
+        return Html(*parts)
+
+    def attacks(self) -> Html:
+        """Return the table of attacks, and the parameters chosen for it."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            summary = self.table(experiment, "attacks")
+            if summary is not None and len(summary):
+                parts += self._titled(experiment, [summaries.attacks(summary), summaries.chosen(summary, "epsilon")])
+        return Html(*parts)
+
+    def films(self, missing: str) -> Html:
+        """Return the films of every experiment, each with a strip of frames for those who cannot play it."""
+        parts: list[Html] = []
+        for experiment, contents in self.experiments.items():
+            shown = [
+                film(Path(one["video"]), Path(one["poster"]), one["caption"], one["alt"], next(self._numbers))
+                for one in contents.get("films", {}).values()
+            ]
+            parts += self._titled(experiment, shown)
+        return Html(*parts) if parts else note(missing)
+
+    def networks(self) -> Html:
+        """Return what each network is and how well it does."""
+        rows = []
+        for name, model in self._models.items():
+            parameters = model.get("parameters", {})
+            hidden = parameters.get("hidden")
+            shape = "-".join(map(str, hidden)) if hidden else str(model.get("architecture", ""))
+            accuracies = [model.get(f"{split}_accuracy") for split in ("train", "validation", "test")]
+            rows.append(
+                [name, shape, parameters.get("activation", ""), f"{model.get('weights', 0):,}"]
+                + [percent(float("nan") if value is None else value, 1) for value in accuracies]
+            )
+        if not rows:
+            return note("No description of the networks was passed to this report.")
+        header = ["network", "hidden layers", "activation", "weights", "train", "validation", "test"]
+        return table(header, rows, "The networks and the share of images they classify correctly.", kind="numbers")
+
+    def data(self) -> Html:
+        """Return where the images come from."""
+        told = []
+        for name, dataset in self._datasets.items():
+            sizes = ", ".join(f"{n:,} {split}" for split, n in dataset.get("sizes", {}).items())
+            told.append(f"{name}: {dataset.get('source', '')} ({sizes}). Licence: {dataset.get('licence', '')}.")
+        return bullets(told) if told else note("No description of the images was passed to this report.")
+
+    def machine(self) -> Html:
+        """Return seed, time, versions and hardware."""
+        seconds = run.total_seconds(self._benchmarks)
+        told = [("seed", self.config.get("seed", "")), ("time of all jobs", duration(seconds))]
+        return Html(
+            facts([*told, *run.hardware()]), facts(run.versions()), run.times(self._benchmarks), run.configuration(self.config)
+        )
+
+    def failures(self) -> Html:
+        """Return how many images failed, and why."""
+        names = [(experiment, name) for experiment, parts in self.experiments.items() for name in parts.get("tables", {})]
+        found = {key: frame for key in names if (frame := self.table(*key)) is not None}
+        return run.failures(found)

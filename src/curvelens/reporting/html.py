@@ -1,0 +1,191 @@
+"""Blocks of HTML that need nothing from elsewhere: tables, figures, videos, notes. All text is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from curvelens.errors import DataError
+from curvelens.store import load_json
+
+_TYPES = {
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+}
+NARROW_BELOW = 640
+"""Width of the window, in CSS pixels, below which the telephone's version of a figure is shown."""
+
+
+class Html:
+    """A block that notebooks and nbconvert show as it is.
+
+    Args:
+        parts: Blocks or strings; strings are escaped.
+    """
+
+    def __init__(self, *parts: object) -> None:
+        self.markup = Markup("\n").join(part.markup if isinstance(part, Html) else escape(part) for part in parts)
+
+    def _repr_html_(self) -> str:
+        return str(self.markup)
+
+    def __str__(self) -> str:
+        return str(self.markup)
+
+
+def raw(text: str) -> Html:
+    """Return HTML that the caller vouches for."""
+    return Html(Markup(text))
+
+
+def element(tag: str, *content: object, **attributes: object) -> Html:
+    """Return ``<tag ...>content</tag>``; strings in content and attributes are escaped.
+
+    Args:
+        tag: Name of the element.
+        content: Blocks or strings.
+        attributes: ``class_`` stands for ``class``; None leaves an attribute out, True gives one without value.
+    """
+    given = [(name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value not in (None, False)]
+    opened = Markup("").join(
+        Markup(" {}").format(name) if value is True else Markup(' {}="{}"').format(name, str(value)) for name, value in given
+    )
+    inner = Markup("").join(part.markup if isinstance(part, Html) else escape(part) for part in content)
+    return Html(Markup("<{}{}>{}</{}>").format(Markup(tag), opened, inner, Markup(tag)))
+
+
+def paragraph(text: object, kind: str | None = None) -> Html:
+    """Return a paragraph, of a CSS class if ``kind`` is given."""
+    return element("p", text, class_=kind)
+
+
+def note(text: str) -> Html:
+    """Return a remark set apart from the text, such as a stage that was not run."""
+    return element("p", text, class_="note")
+
+
+def heading(text: str, level: int = 3) -> Html:
+    """Return a heading that is not part of the table of contents."""
+    return element(f"h{level}", text)
+
+
+def bullets(items: Iterable[object]) -> Html:
+    """Return a list."""
+    return element("ul", *(element("li", item) for item in items))
+
+
+def details(summary: str, *content: object) -> Html:
+    """Return content that is folded away until the reader asks for it."""
+    return element("details", element("summary", summary), *content)
+
+
+def code(text: str) -> Html:
+    """Return preformatted text that scrolls inside its own box."""
+    return element("pre", text, tabindex="0")
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> Html:
+    """Return names with their values, as a list that wraps."""
+    return element(
+        "dl", *(element("div", element("dt", name), element("dd", value)) for name, value in pairs), class_="facts"
+    )
+
+
+def table(
+    header: Sequence[object] | Sequence[Sequence[tuple[object, int]]],
+    rows: Iterable[Sequence[object]],
+    caption: object,
+    kind: str | None = None,
+) -> Html:
+    """Return a table that scrolls sideways inside its own box where the page is too narrow.
+
+    Args:
+        header: One row of names, or several rows of (name, columns spanned).
+        rows: Cells; the first of each row is its heading, all others are set as numbers.
+        caption: What the numbers are.
+        kind: CSS class.
+
+    Returns:
+        The block.
+    """
+    levels = [[(name, 1) for name in header]] if not isinstance(header[0], (list, tuple)) else header
+    head = [
+        element("tr", *(element("th", name, scope="col", colspan=span if span > 1 else None) for name, span in level))  # type: ignore[misc]
+        for level in levels
+    ]
+    body = [
+        element("tr", element("th", row[0], scope="row"), *(cell if _is_cell(cell) else element("td", cell) for cell in row[1:]))
+        for row in rows
+    ]
+    inner = element("table", element("caption", caption), element("thead", *head), element("tbody", *body), class_=kind)
+    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label="Table, scrolls sideways")
+
+
+def _is_cell(value: object) -> bool:
+    return isinstance(value, Html) and str(value).startswith("<td")
+
+
+def best(text: object) -> Html:
+    """Return a table cell whose number is the best of its column."""
+    return element("td", element("strong", text), class_="best")
+
+
+def data_uri(path: Path) -> str:
+    """Return a file as a ``data:`` address.
+
+    Raises:
+        DataError: The file is missing, or of a type that a report cannot show.
+    """
+    if path.suffix not in _TYPES:
+        raise DataError(f"{path}: a report shows {', '.join(_TYPES)}; convert the file")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run the step that makes it, or correct the path")
+    return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def figure(texts: Path, number: int, lead: bool = False) -> Html:
+    """Return a figure in two versions, for page and telephone, with its caption and alternative text.
+
+    Args:
+        texts: The JSON file that ``curvelens.figures.draw`` wrote.
+        number: Its number in the report.
+        lead: Whether it stands on the first page.
+
+    Returns:
+        The block.
+    """
+    said = load_json(texts)
+    wide, narrow = (data_uri(texts.with_name(said[key])) for key in ("wide", "narrow"))
+    picture = element(
+        "picture",
+        raw(f'<source media="(max-width: {NARROW_BELOW - 1}px)" srcset="{narrow}">'),
+        Html(Markup('<img src="{}" alt="{}">').format(Markup(wide), said["alt"])),
+    )
+    caption = element("figcaption", element("b", f"Figure {number}. "), said["caption"])
+    return element("figure", picture, caption, class_="lead" if lead else None, id=f"figure-{said['name']}-{number}")
+
+
+def film(video: Path, poster: Path, caption: str, alt: str, number: int) -> Html:
+    """Return a film that plays offline, its poster, and a picture for those who cannot play it.
+
+    Args:
+        video: mp4 or webm.
+        poster: A strip of its frames (png), shown before it plays and wherever it cannot.
+        caption: What it shows.
+        alt: The same for readers who cannot see it.
+        number: Its number among the figures.
+    """
+    still = data_uri(poster)
+    fallback = Html(Markup('<img src="{}" alt="{}">').format(Markup(still), alt))
+    player = element(
+        "video", fallback, src=data_uri(video), poster=still, controls=True, loop=True, muted=True, playsinline=True,
+        aria_label=alt,
+    )  # fmt: skip
+    strip = details("The same as a strip of frames", fallback)
+    return element("figure", player, strip, element("figcaption", element("b", f"Figure {number}. "), caption))

@@ -1,0 +1,168 @@
+"""What a reader needs to trust or repeat a run: time, memory, versions, hardware, failures."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvelens.figures.wording import MISSING, count, duration, percent
+from curvelens.reporting.html import Html, code, details, note, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_PACKAGES = (
+    "curvelens", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "captum", "mlxtend",
+    "matplotlib", "snakemake", "papermill", "nbconvert", "jupytext",
+)  # fmt: skip
+_SHOWN_ERRORS = 5
+
+
+def stage_of(path: Path) -> str:
+    """Return the rule that a benchmark file belongs to: the part of its path after ``benchmarks``, else its stem."""
+    parts = path.with_suffix("").parts
+    if "benchmarks" in parts[:-1]:
+        return parts[parts.index("benchmarks") + 1]
+    return parts[-1]
+
+
+def _measured(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            {key: _as_float(row.get(key)) for key in ("s", "max_rss", "cpu_time")}
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]
+
+
+def _as_float(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:  # Snakemake writes "-" or "NA" for what it could not measure
+        return float("nan")
+
+
+def times(paths: Iterable[Path]) -> Html:
+    """Return run time and memory by stage, from Snakemake's benchmark files.
+
+    Args:
+        paths: Files with columns ``s``, ``max_rss`` (MiB), ``cpu_time``; those that do not exist are left out.
+
+    Returns:
+        A table, longest stage first, or a note where nothing was measured.
+    """
+    stages: dict[str, list[dict[str, float]]] = {}
+    for path in map(Path, paths):
+        if path.is_file():
+            stages.setdefault(stage_of(path), []).extend(_measured(path))
+    stages = {name: jobs for name, jobs in stages.items() if jobs}
+    if not stages:
+        return note("This run kept no benchmark files, so its time and memory are unknown.")
+    totals = {name: _sum(job["s"] for job in jobs) for name, jobs in stages.items()}
+    rows = []
+    for name in sorted(totals, key=lambda name: -totals[name]):
+        jobs = stages[name]
+        memory = [job["max_rss"] for job in jobs if job["max_rss"] == job["max_rss"]]
+        longest = max((job["s"] for job in jobs if job["s"] == job["s"]), default=float("nan"))
+        peak = f"{max(memory):,.0f} MiB" if memory else MISSING
+        rows.append([name.replace("_", " "), len(jobs), duration(totals[name]), duration(longest), peak])
+    number = sum(len(jobs) for jobs in stages.values())
+    rows.append(["all", number, duration(_sum(totals.values())), "", ""])
+    caption = "Wall time summed over a stage's jobs (which may have run side by side), its longest job, and its peak memory."
+    return table(["stage", "jobs", "total time", "longest job", "peak memory"], rows, caption, kind="numbers")
+
+
+def total_seconds(paths: Iterable[Path]) -> float:
+    """Return the wall time of all jobs together; NaN where nothing was measured."""
+    measured = [job["s"] for path in map(Path, paths) if path.is_file() for job in _measured(path)]
+    return _sum(measured) if measured else float("nan")
+
+
+def _sum(values: Iterable[float]) -> float:
+    return sum(value for value in values if value == value)
+
+
+def versions() -> list[tuple[str, str]]:
+    """Return Python and the packages that shape results, with their versions."""
+    found = [("Python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> list[tuple[str, str]]:
+    """Return what the machine that renders the report is: system, processor, memory, accelerators."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return [
+        ("system", f"{platform.system()} {platform.machine()}"),
+        ("processor", f"{_processor()}, {count(os.cpu_count() or 1, 'core')}"),
+        ("memory", f"{memory:,.0f} GiB"),
+        ("accelerator", _accelerators() or "none"),
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _accelerators() -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    asked = [program, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ", ".join(line.strip() for line in told.splitlines() if line.strip())
+
+
+def failures(tables: Mapping[tuple[str, str], DataFrame]) -> Html:
+    """Return how many images failed in each table, and why.
+
+    Args:
+        tables: Tables by (experiment, name); those without a column ``status`` are left out.
+
+    Returns:
+        A table, with the errors below it.
+    """
+    rows, errors = [], []
+    for (experiment, name), frame in tables.items():
+        if "status" not in frame or "image_id" not in frame:
+            continue
+        failed = frame[frame["status"] == "failed"]
+        images, lost = frame["image_id"].nunique(), failed["image_id"].nunique()
+        rows.append([f"{experiment}: {name.replace('_', ' ')}", images, lost, percent(lost / images if images else 0, 1)])
+        reasons = failed.drop_duplicates(["image_id", "error"])["error"].value_counts()
+        told = [f"{count(int(n), 'image')}: {reason}" for reason, n in reasons.head(_SHOWN_ERRORS).items()]
+        if len(reasons) > _SHOWN_ERRORS:
+            told.append(f"and {len(reasons) - _SHOWN_ERRORS} other errors")
+        if told:
+            errors.append(f"{experiment}: {name}\n" + "\n".join(f"  {line}" for line in told))
+    if not rows:
+        return note("This run has no per-image table.")
+    caption = "Images that could not be computed. They are left out of every number above, whose n counts the others."
+    shown = table(["table", "images", "failed", "share"], rows, caption, kind="numbers")
+    return Html(shown, details("Their errors", code("\n\n".join(errors)))) if errors else shown
+
+
+def configuration(config: Mapping[str, Any]) -> Html:
+    """Return the complete configuration, defaults filled in, folded away."""
+    import yaml
+
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    return details("The complete configuration, defaults filled in", code(text))

@@ -1,0 +1,136 @@
+"""Tables of the report: the numbers of the result tables, set for reading, the paper's beside ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curvelens.figures import fidelity as fidelity_figure
+from curvelens.figures import style
+from curvelens.figures.wording import MISSING, number, percent, plain
+from curvelens.reporting.html import Html, best, details, element, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+
+def method_cell(method: str) -> Html:
+    """Return a method's short name with its long name beside it."""
+    long = style.METHOD_NAMES.get(method, "")
+    return element("span", element("b", method), element("small", f" {long}" if long else ""))
+
+
+def fidelity(summary: DataFrame) -> list[Html]:
+    """Return P_MSE, one table a scalar: methods by radius, both radius laws, and the paper's values.
+
+    Args:
+        summary: The table ``fidelity``.
+    """
+    return [_fidelity_of(summary[summary["scalar"] == scalar], scalar) for scalar in fidelity_figure.scalars(summary)]
+
+
+def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
+    radii = sorted(rows["radius"].unique())
+    laws = [law for law in fidelity_figure.LAWS if (rows["law"] == law).any()]
+    published = bool(rows["paper_mean"].notna().any())
+    columns = [*laws, *(["Torop"] if published else [])]
+    head = [
+        [("", 1), *((f"ε = {plain(radius)}", len(columns)) for radius in radii)],
+        [("method", 1), *((name, 1) for _ in radii for name in columns)],
+    ]
+    lowest = rows.groupby(["radius", "law"])["mean"].min()
+    body = []
+    for method in style.order(rows["method"]):
+        cells: list[object] = [method_cell(method)]
+        for radius in radii:
+            of_radius = rows[(rows["method"] == method) & (rows["radius"] == radius)].set_index("law")
+            cells += [_mean(of_radius, law, lowest.get((radius, law), float("nan"))) for law in laws]
+            if published:
+                printed = of_radius["paper_mean"].dropna()
+                cells.append(element("td", number(printed.iloc[0]) if len(printed) else MISSING, class_="paper"))
+        body.append(cells)
+    images = ", ".join(str(int(n)) for n in sorted(rows["images"].unique()))
+    beside = " “Torop”: Torop et al. 2023, Table 1: another network, 200 images, the radius law “paper”." if published else ""
+    text = (
+        f"Mean P_MSE of the {fidelity_figure.scalar_name(scalar)} with its standard error over images in percent (n = {images}); lower is better, "
+        f"best in bold. “ball”: ours, points uniform in the ball; “paper”: ours, radius uniform, as in the published code.{beside}"
+    )
+    return table(head, body, text, kind="numbers")
+
+
+def _mean(of_radius: DataFrame, law: str, lowest: float) -> Html:
+    if law not in of_radius.index:
+        return element("td", MISSING)
+    row = of_radius.loc[law]
+    shown = Html(number(row["mean"]), element("small", f"± {percent(row['standard_error'] / row['mean'] if row['mean'] else 0)}"))
+    return best(shown) if row["mean"] == lowest else element("td", shown)
+
+
+def chosen(summary: DataFrame, setting: str) -> Html:
+    """Return the parameters chosen on validation images, with the cost of each local model.
+
+    Args:
+        summary: The table ``fidelity`` or ``attacks``.
+        setting: The column that the choice was made for, ``radius`` or ``epsilon``.
+    """
+    keys = [key for key in ("scalar", "law") if key in summary]
+    groups = summary.groupby(keys, sort=False) if keys else [((), summary)]
+    sizes = sorted(summary[setting].unique())
+    body = []
+    for names, group in groups:
+        where = ", ".join(fidelity_figure.scalar_name(str(name)) for name in names)
+        for method in style.order(group["method"]):
+            rows = group[group["method"] == method].set_index(setting)
+            if rows["parameter"].replace("", None).notna().any():
+                label = element("span", element("b", method), element("small", f" {where}" if where else ""))
+                body.append([label, *(_parameter(rows, size) for size in sizes)])
+    head = ["local model", *(f"ε = {plain(size)}" for size in sizes)]
+    text = "σ or σ² of the Gaussian noise, β of SoftPlus: the values with the best result on validation images."
+    return details("Smoothing parameters chosen on validation images", table(head, body, text, kind="numbers"))
+
+
+def _parameter(rows: DataFrame, size: float) -> str:
+    if size not in rows.index:
+        return MISSING
+    row = rows.loc[size]
+    symbol = {"sigma": "σ", "sigma_squared": "σ²", "beta": "β"}.get(row["parameter"], row["parameter"])
+    return f"{symbol} = {number(row['parameter_value'], 3)}" if row["parameter"] else MISSING
+
+
+def attacks(summary: DataFrame) -> Html:
+    """Return post-hoc accuracy, methods by attack size, with Wilson intervals and the paper's values.
+
+    Args:
+        summary: The table ``attacks``.
+    """
+    sizes = sorted(summary["epsilon"].unique())
+    published = bool(summary["paper_accuracy"].notna().any())
+    columns = ["ours", *(["Torop"] if published else [])]
+    head = [
+        [("", 1), *((f"ε = {plain(size)}", len(columns)) for size in sizes)],
+        [("attack", 1), *((name, 1) for _ in sizes for name in columns)],
+    ]
+    rows = summary
+    lowest = rows.groupby("epsilon")["post_hoc_accuracy"].min()
+    body = []
+    for method in style.order(rows["method"]):
+        of_method = rows[rows["method"] == method].set_index("epsilon")
+        cells: list[object] = [method_cell(method)]
+        for size in sizes:
+            cells.append(_accuracy(of_method, size, lowest[size]))
+            if published:
+                value = of_method["paper_accuracy"].get(size, float("nan"))
+                cells.append(element("td", percent(value, 1), class_="paper"))
+        body.append(cells)
+    images = ", ".join(str(int(n)) for n in sorted(summary["images"].unique()))
+    beside = " “Torop”: Torop et al. 2023, Table 8: another network, 400 images." if published else ""
+    text = f"Share of predictions unchanged, with Wilson 95% intervals (n = {images}); lower is stronger, best in bold.{beside}"
+    return table(head, body, text, kind="numbers")
+
+
+def _accuracy(of_method: DataFrame, size: float, lowest: float) -> Html:
+    if size not in of_method.index:
+        return element("td", MISSING)
+    row: Series = of_method.loc[size]
+    interval = f"{percent(row['ci_low'])[:-1]}–{percent(row['ci_high'])}"
+    shown = Html(percent(row["post_hoc_accuracy"]), element("small", interval))
+    return best(shown) if row["post_hoc_accuracy"] == lowest else element("td", shown)
