@@ -1,23 +1,24 @@
 """Piecewise-linear networks traced along straight lines: every unit's value, rate and linear piece.
 
 A network of affine layers and ReLU-type units is affine on each of finitely many polyhedra, its *linear
-regions*. :class:`TracedNetwork` works on a float64 copy of a model, whose ReLU-type modules it replaces by units
-that report how far each pre-activation is from its breakpoints and how fast it moves along a given direction.
-The direction is carried by forward-mode differentiation with the one-sided rule ``d relu(z; v) = max(v, 0)`` at
-``z = 0``, so that a point on a border is treated as belonging to the region that the direction leads into.
+regions*. :class:`TracedNetwork` works on a float64 copy of a model, whose ReLU-type modules it replaces by
+units that report how far each pre-activation is from its breakpoints and how fast it moves along a given
+direction. Affine layers get every point twice, once moved by the direction, and the difference of the two is
+the exact rate; the units pass it on by the one-sided rule ``d relu(z; v) = max(v, 0)`` at ``z = 0``, so a
+point on a border is treated as belonging to the region that the direction leads into.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from curvelens.errors import ModelError
@@ -26,22 +27,27 @@ from curvelens.errors import ModelError
 # far above the rounding of a float64 inner product, far below any distance that matters.
 _RELATIVE_TOLERANCE = 1024 * torch.finfo(torch.float64).eps
 
-# Names of the ATen operations that are affine in their tensor arguments together, ...
+# Names, without outer underscores, of functions that are affine in their tensors together, ...
 # fmt: off
 _LINEAR = frozenset({
-    "add", "add_", "sub", "sub_", "rsub", "neg", "mean", "sum", "cumsum", "cat", "stack", "clone", "copy_",
-    "detach", "alias", "_to_copy", "lift_fresh", "contiguous", "view", "_unsafe_view", "reshape",
-    "_reshape_alias", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "as_strided", "slice",
-    "select", "split", "split_with_sizes", "unbind", "index", "index_select", "gather", "roll", "flip", "im2col",
-    "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
-    "upsample_nearest2d", "upsample_bilinear2d", "pixel_shuffle", "channel_shuffle", "zeros_like", "ones_like",
-    "empty_like", "new_zeros", "new_ones",
+    "add", "radd", "iadd", "sub", "rsub", "isub", "neg", "mean", "sum", "cumsum", "cat", "stack", "clone",
+    "detach", "contiguous", "copy", "to", "type", "double", "float", "view", "view_as", "reshape", "flatten",
+    "unflatten", "expand", "expand_as", "permute", "transpose", "swapaxes", "movedim", "t", "unsqueeze",
+    "squeeze", "repeat", "chunk", "split", "unbind", "narrow", "getitem", "setitem", "index_select", "select",
+    "gather", "roll", "flip", "unfold", "pad", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones",
+    "new_empty", "get", "size", "dim", "ndimension", "numel", "len", "stride", "is_contiguous",
+    "is_floating_point", "requires_grad",
 })
-# ... and of those that are affine in one tensor argument while the others are constant.
+# ... of those that are affine in one tensor while the others are constant, ...
 _LINEAR_IN_ONE = frozenset({
-    "mul", "mul_", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "linear", "convolution",
+    "mul", "rmul", "imul", "matmul", "rmatmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm", "einsum",
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 })
+# ... in the first one only, and unless the model is being trained.
+_LINEAR_IN_FIRST = frozenset({"div", "truediv", "itruediv", "true_divide"})
+_LINEAR_UNLESS_TRAINING = frozenset({"batch_norm", "dropout", "dropout1d", "dropout2d", "dropout3d"})
 # fmt: on
 
 
@@ -50,12 +56,12 @@ class UnitRecord(NamedTuple):
 
     Attributes:
         module: The module's name in the model.
-        offsets: Signed distances of its pre-activations from a breakpoint, in units of the
-            pre-activation ``[B, *units]``. The first axis of ``units`` tells breakpoints apart; for max pooling,
-            ``[C, entries, windows]``, the lead of the largest entry of a window over each of its entries.
-        rates: Change of ``offsets`` per unit of the direction ``[B, *units]``; empty without a direction.
-        pieces: The linear piece each unit enters along the direction ``[B, *]``, int16; empty without one.
-        tolerance: Offsets within this of zero count as zero ``[B]``.
+        offsets: Signed distances of its pre-activations from their breakpoints, in units of the
+            pre-activation ``[n, breakpoints, *units]``. For max pooling ``[n, 1, C, entries, windows]``: the
+            lead of the largest entry of each window over its entries.
+        rates: Change of ``offsets`` per unit of the direction ``[B, breakpoints, *units]``; or empty.
+        pieces: The linear piece each unit enters along the direction ``[B, *]``, int16; or empty.
+        tolerance: Offsets, and rates, within this of zero count as zero ``[n]``.
     """
 
     module: str
@@ -70,7 +76,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.records: list[UnitRecord] = []
-        self.tracing = False
+        self.points = 0  # how many rows of a traced batch come before the moved ones
         self.inside_unit = False
         self.where = ""
 
@@ -85,15 +91,16 @@ class _Unit(nn.Module):
         self.recorder = recorder
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply the module to ``z`` ``[B, *]``, a plain or a dual tensor."""
+        """Apply the module to ``z``: points ``[n, *]``, followed by moved ones ``[B, *]`` when tracing."""
         self.recorder.inside_unit = True
         try:
-            if not self.recorder.tracing:
+            if not self.recorder.points:
                 self._add(self._offsets(z), z.new_empty(0), z.new_empty(0), _tolerance(z))
                 return self.original(z.clone())
-            value, rate = forward_ad.unpack_dual(z)
-            tangent = self._record(value, torch.zeros_like(value) if rate is None else rate)
-            return forward_ad.make_dual(self.original(value.clone()), tangent)
+            value, moved = z[: self.recorder.points], z[self.recorder.points :]
+            tangent = self._record(value, moved - value)
+            output = self.original(value.clone())
+            return torch.cat([output, output + tangent])
         finally:
             self.recorder.inside_unit = False
 
@@ -101,7 +108,7 @@ class _Unit(nn.Module):
         raise NotImplementedError
 
     def _record(self, value: Tensor, rate: Tensor) -> Tensor:
-        """Record the units at ``value``, moving at ``rate``; return the rate of their output."""
+        """Record units at ``value[n, *]`` that move at ``rate[B, *]``; return the rate of their output."""
         raise NotImplementedError
 
     def _add(self, offsets: Tensor, rates: Tensor, pieces: Tensor, tolerance: Tensor) -> None:
@@ -121,7 +128,7 @@ class _Elementwise(_Unit):
     def _record(self, value: Tensor, rate: Tensor) -> Tensor:
         offsets, tolerance = self._offsets(value), _tolerance(value)
         bound = tolerance.unsqueeze(1)
-        rates = rate.unsqueeze(1).expand_as(offsets)
+        rates = rate.unsqueeze(1).expand(-1, offsets.shape[1], *rate.shape[1:])
         beyond = (offsets > bound) | ((offsets.abs() <= bound) & (rates > bound))
         slope = _per_channel(self.slopes[0], value)
         for index in range(len(self.breakpoints)):
@@ -137,17 +144,17 @@ class _MaxPool(_Unit):
 
     def _offsets(self, value: Tensor) -> Tensor:
         windows = self._windows(value, -torch.inf)
-        return windows.gather(2, windows.argmax(2, keepdim=True)) - windows
+        return (windows.gather(2, windows.argmax(2, keepdim=True)) - windows).unsqueeze(1)
 
     def _record(self, value: Tensor, rate: Tensor) -> Tensor:
         offsets, tolerance = self._offsets(value), _tolerance(value)
-        bound = tolerance.view(-1, *[1] * (offsets.ndim - 1))
+        bound = tolerance.view(-1, 1, 1, 1)
         rates = self._windows(rate, 0.0)
-        leading = torch.where(offsets <= bound, rates, -torch.inf)
+        leading = torch.where(offsets.squeeze(1) <= bound, rates, -torch.inf)
         tangent = leading.amax(2, keepdim=True)
         active = (leading >= tangent - bound).to(torch.uint8).argmax(2)  # the first of equals
-        self._add(offsets, tangent - rates, active.to(torch.int16), tolerance)
-        return tangent.squeeze(2).view(value.shape[0], value.shape[1], *self._output_size(value))
+        self._add(offsets, (tangent - rates).unsqueeze(1), active.to(torch.int16), tolerance)
+        return tangent.squeeze(2).view(*rate.shape[:2], *self._output_size(value))
 
     def _output_size(self, value: Tensor) -> torch.Size:
         return self.original(value[:1, :1]).shape[-2:]
@@ -206,43 +213,42 @@ def _stand_in(module: nn.Module, name: str, recorder: _Recorder) -> _Unit | None
     return None
 
 
-class _AffineCheck(TorchDispatchMode):
-    """Refuses every operation on the input, outside the units, that is not affine."""
+class _AffineCheck(TorchFunctionMode):
+    """Refuses every function of the input, outside the units, that is not affine."""
 
     def __init__(self, recorder: _Recorder, x: Tensor) -> None:
         super().__init__()
         self.recorder = recorder
         self.dependent: dict[int, Tensor] = {id(x): x}  # kept alive, so that no id is used twice
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.dependent]
         if inputs:
-            name = func.overloadpacket.__name__
-            if not self.recorder.inside_unit and not self._affine(name, args, len(inputs)):
+            name = func.__name__.strip("_")
+            if not self.recorder.inside_unit and not self._affine(func, name, args, kwargs, len(inputs)):
                 raise ModelError(
-                    f"{name!r} in or after module {self.recorder.where!r} is not piecewise linear, or is called "
-                    "as a function: linear regions need affine layers and the modules nn.ReLU, ReLU6, Hardtanh, "
-                    "LeakyReLU, PReLU, RReLU or MaxPool2d without ceil_mode"
+                    f"{name!r} in or after module {self.recorder.where!r} is not piecewise linear, or is "
+                    "called as a function: linear regions need affine layers and the modules nn.ReLU, ReLU6, "
+                    "Hardtanh, LeakyReLU, PReLU, RReLU or MaxPool2d without ceil_mode"
                 )
-            self.dependent |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
+            written = args[:1] if name in ("setitem", "copy") else ()
+            changed = [leaf for leaf in tree_leaves((result, written)) if isinstance(leaf, Tensor)]
+            self.dependent |= {id(leaf): leaf for leaf in changed}
         return result
 
-    def _affine(self, name: str, args: tuple[Any, ...], dependent: int) -> bool:
+    def _affine(self, func: Any, name: str, args: Any, kwargs: dict[str, Any], dependent: int) -> bool:
         if name in _LINEAR:
             return True
         if name in _LINEAR_IN_ONE:
             return dependent == 1
-        if name in ("div", "div_"):
+        if name in _LINEAR_IN_FIRST:
             return dependent == 1 and id(args[0]) in self.dependent
-        if "batch_norm" in name:
-            return "no_training" in name or (len(args) > 5 and args[5] is False)
+        if name in _LINEAR_UNLESS_TRAINING:
+            return not inspect.signature(func).bind(*args, **kwargs).arguments.get("training", True)
         return False
 
 
@@ -268,11 +274,6 @@ class TracedNetwork:
         self._replace(self._holder, "")
         self.units = self._check(x.detach().double().unsqueeze(0))
 
-    @property
-    def model(self) -> nn.Module:
-        """The float64 copy; it computes the same function as the model that was given."""
-        return self._holder[0]
-
     def _replace(self, parent: nn.Module, prefix: str) -> None:
         for key, child in list(parent._modules.items()):  # a module that is used twice appears twice
             if child is None:
@@ -292,11 +293,13 @@ class TracedNetwork:
 
         return note
 
-    def _run(self, x: Tensor) -> list[UnitRecord]:
-        self._recorder.records = []
-        self._holder(x)
-        records, self._recorder.records = self._recorder.records, []
-        return records
+    def _run(self, x: Tensor, points: int = 0) -> list[UnitRecord]:
+        self._recorder.records, self._recorder.points = [], points
+        try:
+            self._holder(x)
+            return self._recorder.records
+        finally:
+            self._recorder.records, self._recorder.points = [], 0
 
     def _check(self, batch: Tensor) -> int:
         """Refuse a network that is not piecewise linear; return how many offsets it has."""
@@ -308,7 +311,7 @@ class TracedNetwork:
         """Return the units' offsets at ``x``, differentiable in ``x`` and without rates.
 
         Args:
-            x: Points ``[B, *shape]``, float64.
+            x: Points ``[n, *shape]``, float64.
 
         Returns:
             One record for each call of a ReLU-type module, in the order of evaluation.
@@ -319,15 +322,11 @@ class TracedNetwork:
         """Return what every unit does at ``x`` and along ``direction``.
 
         Args:
-            x: Points ``[B, *shape]``, float64.
-            direction: Directions ``[B, *shape]``, float64, of any length.
+            x: Points ``[n, *shape]``, float64; n = B, or 1 for the same point with every direction.
+            direction: Directions ``[B, *shape]``, float64, of length about 1 (rounding is relative to that).
 
         Returns:
             One record for each call of a ReLU-type module, in the order of evaluation.
         """
-        self._recorder.tracing = True
-        try:
-            with torch.no_grad(), forward_ad.dual_level():
-                return self._run(forward_ad.make_dual(x, direction))
-        finally:
-            self._recorder.tracing = False
+        with torch.no_grad():
+            return self._run(torch.cat([x, x + direction]), len(x))
