@@ -76,6 +76,7 @@ rule gather_attacks:
         "../envs/curvelens.yaml"
     threads: 1
     params:
+        source=dataset_source,
         code=library("experiments.attacks"),
     message:
         "Gather the attacks table of {wildcards.experiment}"

@@ -115,6 +115,11 @@ def images(split):
     )
 
 
+def dataset_source(wildcards):
+    """Registered name of the data set that an experiment uses: the papers' numbers belong to some of them."""
+    return settings.datasets[settings.models[model_of(wildcards)].dataset].source
+
+
 def shard_files(pattern, stage, **fixed):
     """All shards of a stage for the experiment at hand, as an input function."""
     return lambda wildcards: expand(
@@ -212,3 +217,29 @@ def figure_inputs(wildcards):
     return {
         name: found[name] for name in (*spec.tables, *spec.optional) if name in found
     }
+
+
+def reported():
+    """The experiments that the report shows."""
+    return settings.report.experiments or list(settings.experiments)
+
+
+def reported_artifacts(kind):
+    """The files of one kind that the report reads: `figures`, `tables`, `models` or `datasets`."""
+    files = {"figures": figure_files, "tables": table_files, "models": model_files, "datasets": dataset_files}[kind]
+    return list(dict.fromkeys(file for experiment in reported() for file in files(experiment)))
+
+
+def table_files(experiment):
+    """Every table of an experiment."""
+    return [file for file in artifacts(experiment).values() if str(file).endswith(".parquet")]
+
+
+def model_files(experiment):
+    """Descriptions of an experiment's networks."""
+    return artifacts(experiment)["models"]
+
+
+def dataset_files(experiment):
+    """Description of an experiment's data set."""
+    return [artifacts(experiment)["images"].replace("test.npz", "dataset.json")]

@@ -77,6 +77,7 @@ rule gather_fidelity:
         "../envs/curvelens.yaml"
     threads: 1
     params:
+        source=dataset_source,
         code=library("experiments.fidelity"),
     message:
         "Gather the P_MSE table of {wildcards.experiment}"

@@ -1,3 +1,38 @@
+rule render_report:
+    input:
+        notebook=workflow.source_path("../report/index.py"),
+        template=[
+            workflow.source_path(f"../report/template/curvelens/{name}")
+            for name in ("conf.json", "index.html.j2", "style.css")
+        ],
+        figures=reported_artifacts("figures"),
+        tables=reported_artifacts("tables"),
+        models=reported_artifacts("models"),
+        datasets=reported_artifacts("datasets"),
+        failures="results/tables/failures.parquet",
+    output:
+        "results/report/index.html",
+    log:
+        "results/logs/render_report.log",
+    benchmark:
+        "results/benchmarks/render_report.tsv"
+    params:
+        config=settings.model_dump(mode="json"),
+        benchmarks="results/benchmarks",
+        workdir="results/report/notebook",
+        code=library("reporting"),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    message:
+        "Render the report"
+    conda:
+        "../envs/curvelens.yaml"
+    script:
+        "../scripts/render_report.py"
+
+
 rule count_failures:
     input:
         tables=lambda wildcards: all_tables(),

@@ -1,5 +1,6 @@
 """Explain the images of one shard by one method."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 device = jobs.device(snakemake.params.device)
-model = models.load(snakemake.input.network[0]).to(device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
 chosen = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
 images = chosen.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
 arrays, index = explanations.explain_images(

@@ -1,0 +1,19 @@
+"""Join the shards of the attacks and summarise them."""
+
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, tables
+from curvelens.experiments import attacks
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+test = tables.collect(snakemake.input.shards, attacks.ATTACKS)
+tables.write(test, attacks.ATTACKS, snakemake.output.table, snakemake.output.csv)
+summary = attacks.summarise(
+    test, tables.read(snakemake.input.choices, attacks.ATTACK_CHOICES), snakemake.params.source
+)
+tables.write(summary, attacks.ATTACK_SUMMARY, snakemake.output.summary, snakemake.output.summary_csv)

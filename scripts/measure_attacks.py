@@ -1,0 +1,34 @@
+"""Attack the images of one shard: validation images over the whole grid, test images with the choices."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import attacks, selection
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings, split = snakemake.params.settings, snakemake.wildcards.split
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+count = settings["images"] if split == "test" else settings["validation_images"]
+images = selection.take(store.load_image_set(snakemake.input.images), count)
+choices = tables.read(snakemake.input.choices, attacks.ATTACK_CHOICES) if split == "test" else None
+table = attacks.attack_images(
+    model,
+    images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
+    split=split,
+    magnitudes=settings["magnitudes"],
+    sigma_squared=settings["sigma_squared"],
+    betas=settings["betas"],
+    choices=choices,
+    calls=settings["calls"],
+    estimator=settings["estimator"],
+    seed=snakemake.params.seed,
+    device=device,
+)
+tables.write(table, attacks.ATTACKS, snakemake.output[0])
