@@ -1,25 +1,35 @@
 """Values, gradients, Hessian-vector products and full Hessians of a scalar, in chunks that bound the memory.
 
-A scalar is any function ``x[B, *shape] -> y[B]`` whose row ``i`` depends on row ``i`` of x only; those of
-:mod:`curvelens.targets` know more about themselves and are handled faster.
+A scalar is any function ``x[B, *shape] -> y[B]`` whose row ``i`` depends on row ``i`` of x only. Those of
+:mod:`curvelens.targets` know more about themselves: their Hessians are computed layer by layer where the
+model is a chain of layers, and a piecewise-linear one is recognised. A model's parameters, their ``.grad``, its
+buffers and its training flags stay as they are.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-from curvelens.chunks import chunk_rows, chunks, memory_limit
-from curvelens.targets import Scalar
+from curvelens.chunks import MAX_ROWS, available_bytes, chunk_rows, even_rows, memory_limit, run_in_chunks
+from curvelens.errors import ArgumentError
+from curvelens.products import HessianOperator, graph_bytes, hessian_operator, select_rows
+from curvelens.targets import Function, Scalar, evaluation_mode
 
-Function = Callable[[Tensor], Tensor]
+_UNMEASURED_ROWS = 32
+_UNMEASURED_BYTES = 2 * 2**20
+_GRADIENT_ROWS = {"cpu": MAX_ROWS, "cuda": 65536}
+_HESSIAN_ROWS = {"cpu": 512, "cuda": 16384}
+_ROWS_PER_IMAGE = 128
+_TILE = 1024
 
 
 class ZeroHessianWarning(UserWarning):
-    """The Hessian is zero because the function is piecewise linear, not because it is flat on a larger scale."""
+    """A Hessian is zero because the function is piecewise linear, not because it is flat further away."""
 
 
 def value(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
@@ -27,15 +37,24 @@ def value(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
 
     Args:
         f: Scalar, ``[B, *shape] -> [B]``.
-        x: ``[B, *shape]``.
-        chunk: Rows at once; ``None`` chooses by memory.
+        x: ``[B, *shape]``, floating point.
+        chunk: Rows at once, >= 1; ``None`` chooses by memory.
 
     Returns:
         ``[B]``, detached.
+
+    Raises:
+        ArgumentError: x is not floating point, f does not return one number per row, or ``chunk < 1``.
     """
-    with torch.no_grad():
-        parts = [_rows(f, a, b)(x[a:b]) for a, b in chunks(len(x), chunk or _chunk(x))]
-    return torch.cat(parts)
+    y = x.new_empty(len(x))
+
+    def work(start: int, stop: int) -> None:
+        y[start:stop] = _evaluate(f, x[start:stop], start, stop)
+
+    with _without_graph(f):
+        x = _plain(x, f, len(x))
+        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+    return y
 
 
 def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
@@ -43,38 +62,68 @@ def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
 
     Args:
         f: Scalar, ``[B, *shape] -> [B]``.
-        x: ``[B, *shape]``.
-        chunk: Rows at once; ``None`` chooses by memory.
+        x: ``[B, *shape]``, floating point.
+        chunk: Rows at once, >= 1; ``None`` chooses by memory.
 
     Returns:
         ``[B, *shape]``, detached.
+
+    Raises:
+        ArgumentError: x is not floating point, f does not return one number per row that depends on x by
+            differentiable operations, or ``chunk < 1``.
     """
-    parts = []
-    for a, b in chunks(len(x), chunk or _chunk(x)):
+    out = torch.empty_like(x)
+
+    def work(start: int, stop: int) -> None:
         with torch.enable_grad():
-            block = x[a:b].detach().requires_grad_()
-            parts.append(torch.autograd.grad(_rows(f, a, b)(block).sum(), block)[0])
-    return torch.cat(parts)
+            block = x[start:stop].detach().requires_grad_()
+            y = _evaluate(f, block, start, stop)
+            (g,) = torch.autograd.grad(y.sum(), block, allow_unused=True) if y.requires_grad else (None,)
+        if g is None:
+            raise ArgumentError(
+                f"gradient of {_name(f)}: it does not depend on x by differentiable operations"
+            )
+        out[start:stop] = g
+
+    with _without_graph(f):
+        x = _plain(x, f, len(x))
+        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+    return out
 
 
 def hvp(f: Function, x: Tensor, v: Tensor, chunk: int | None = None) -> Tensor:
-    """Return Hessian-vector products at one x.
+    """Return the Hessian at one x times each of many vectors.
 
     Args:
         f: Scalar, ``[B, *shape] -> [B]``.
-        x: ``[*shape]``.
+        x: ``[*shape]``, floating point.
         v: ``[m, *shape]``.
-        chunk: Vectors at once; ``None`` chooses by memory.
+        chunk: Vectors at once, >= 1; ``None`` chooses by memory.
 
     Returns:
-        ``[m, *shape]``, detached.
+        ``[m, *shape]``, detached; zeros, with a :class:`ZeroHessianWarning`, if f is piecewise linear.
+
+    Raises:
+        ArgumentError: ``v`` has another shape than x, x is not floating point, or ``chunk < 1``.
     """
+    if v.shape[1:] != x.shape:
+        raise ArgumentError(f"hvp: v must be [m, {_sizes(x)}] to go with x, not [{_sizes(v)}]")
+    out = torch.zeros_like(v)
     if getattr(f, "piecewise_linear", False):
-        _warn(f)
-        return torch.zeros_like(v)
-    out = torch.empty_like(v)
-    for a, b in chunks(len(v), chunk or _chunk(v)):
-        out[a:b] = _products(f, x[None], v[a:b, None])[:, 0]
+        _warn_of_zeros(f)
+        return out
+    with _without_graph(f):
+        xs = _plain(x[None], f, 1)
+        operator = hessian_operator(f, xs)
+
+        def work(start: int, stop: int) -> None:
+            out[start:stop] = operator.products(v[start:stop, None])[:, 0]
+
+        run_in_chunks(
+            len(v), even_rows(len(v), _hessian_rows(operator, xs)) if chunk is None else chunk, work
+        )
+    if v.any() and not out.any():
+        _warn_of_zeros(f)
     return out
 
 
@@ -83,60 +132,136 @@ def hessian(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
 
     Args:
         f: Scalar, ``[B, *shape] -> [B]``.
-        x: ``[*shape]``, d entries.
-        chunk: Rows of the Hessian at once; ``None`` chooses by memory.
+        x: ``[*shape]`` with d entries, floating point.
+        chunk: Rows of the Hessian at once, >= 1; ``None`` chooses by memory.
 
     Returns:
-        Symmetric ``[d, d]``, detached.
+        Symmetric ``[d, d]``, detached; zeros, with a :class:`ZeroHessianWarning`, if f is piecewise linear.
+
+    Raises:
+        ArgumentError: The matrix does not fit in memory, x is not floating point, or ``chunk < 1``.
     """
-    return hessians(f, x[None], chunk)[0]
+    return _hessians(f, x[None], chunk)[0]
 
 
 def hessians(f: Function, xs: Tensor, chunk: int | None = None) -> Tensor:
     """Return the full Hessian at each row of xs.
 
+    Where one Hessian has fewer rows than fit a chunk, several images are differentiated at once.
+
     Args:
         f: Scalar, ``[B, *shape] -> [B]``.
-        xs: ``[B, *shape]``.
-        chunk: Rows of the Hessians at once; ``None`` chooses by memory.
+        xs: ``[B, *shape]`` with d entries in a row, floating point.
+        chunk: Rows of the Hessians at once, >= 1; ``None`` chooses by memory.
 
     Returns:
-        Symmetric ``[B, d, d]``, detached.
+        Symmetric ``[B, d, d]``, detached; zeros, with :class:`ZeroHessianWarning`, if f is piecewise linear.
+
+    Raises:
+        ArgumentError: The matrices do not fit in memory, xs is not floating point, or ``chunk < 1``.
     """
-    d = xs[0].numel()
-    H = xs.new_zeros(len(xs), d, d)
+    return _hessians(f, xs, chunk)
+
+
+def _hessians(f: Function, xs: Tensor, chunk: int | None) -> Tensor:
+    d = xs[0].numel() if len(xs) else xs[:0].flatten(1).shape[1]
+    _require_memory(len(xs) * d * d * xs.element_size(), d, xs.device)
     if getattr(f, "piecewise_linear", False):
-        _warn(f)
-        return H
-    for i in range(len(xs)):
-        for a, b in chunks(d, chunk or _chunk(xs)):
-            basis = torch.zeros(b - a, d, dtype=xs.dtype, device=xs.device)
-            basis[torch.arange(b - a), torch.arange(a, b)] = 1
-            rows = _products(_rows(f, i, i + 1), xs[i : i + 1], basis.view(b - a, 1, *xs.shape[1:]))
-            H[i, a:b] = rows.flatten(1)
-        H[i] = (H[i] + H[i].mT) / 2
+        _warn_of_zeros(f, stacklevel=4)
+        return xs.new_zeros(len(xs), d, d)
+    H = xs.new_empty(len(xs), d, d)
+    with _without_graph(f):
+        xs = _plain(xs, f, len(xs))
+        if chunk is None:
+            chunk = _hessian_rows(hessian_operator(select_rows(f, slice(0, 1)), xs[:1]), xs) if len(xs) else 1
+
+        def work(start: int, stop: int) -> None:
+            operator = hessian_operator(select_rows(f, slice(start, stop)), xs[start:stop])
+            _fill(H[start:stop], operator, chunk)
+
+        run_in_chunks(len(xs), min(chunk, max(chunk // d, chunk // _ROWS_PER_IMAGE, 1)), work)
+    if len(xs) and not H.any():
+        _warn_of_zeros(f, stacklevel=4)
     return H
 
 
-def _products(f: Function, xs: Tensor, vectors: Tensor) -> Tensor:
-    """Return ``H_i v_ji`` for ``xs[b, *shape]`` and ``vectors[m, b, *shape]`` by forward over reverse mode."""
-    grad = torch.func.grad(lambda z: f(z).sum())
-    with torch.no_grad():
-        return torch.func.vmap(lambda v: torch.func.jvp(grad, (xs,), (v,))[1])(vectors)
+def _fill(H: Tensor, operator: HessianOperator, rows: int) -> None:
+    """Write the operator's b Hessians into ``H[b, d, d]``, so many rows at once."""
+    d = H.shape[1]
+
+    def work(start: int, stop: int) -> None:
+        H[:, start:stop] = operator.rows(start, stop).flatten(2).transpose(0, 1)
+
+    run_in_chunks(d, even_rows(d, max(1, rows // len(H))), work)
+    for a in range(0, d, _TILE):
+        for b in range(a, d, _TILE):
+            upper, lower = H[:, a : a + _TILE, b : b + _TILE], H[:, b : b + _TILE, a : a + _TILE]
+            mean = (upper + lower.mT) / 2
+            upper.copy_(mean)
+            lower.copy_(mean.mT)
 
 
-def _rows(f: Function, start: int, stop: int) -> Function:
-    return f.rows(slice(start, stop)) if isinstance(f, Scalar) else f
+def _evaluate(f: Function, block: Tensor, start: int, stop: int) -> Tensor:
+    """Return f at rows ``start:stop``, given as ``block``, and check its shape."""
+    y = select_rows(f, slice(start, stop))(block)
+    if y.shape != block.shape[:1]:
+        raise ArgumentError(f"{_name(f)}: a scalar must return one number per row, not [{_sizes(y)}]")
+    return y
 
 
-def _chunk(x: Tensor) -> int:
-    return chunk_rows(40 * x[0].numel() * x.element_size(), memory_limit(x.device))
+@contextmanager
+def _without_graph(f: Function) -> Iterator[None]:
+    """Keep the model in evaluation mode and record no graph, inside and outside of inference mode alike."""
+    mode = evaluation_mode(f.model) if isinstance(f, Scalar) else nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), mode:
+        yield
 
 
-def _warn(f: Function) -> None:
+def _plain(x: Tensor, f: Function, rows: int) -> Tensor:
+    """Return x detached, after checking that it can be differentiated and fits the indices of f."""
+    if not x.is_floating_point():
+        raise ArgumentError(
+            f"{_name(f)}: x must be floating point, not {x.dtype}; convert it, e.g. with x.float()"
+        )
+    if isinstance(f, Scalar):
+        f.require_rows(rows)
+    return x.clone() if x.is_inference() else x.detach()
+
+
+def _gradient_rows(f: Function, x: Tensor) -> int:
+    if len(x) <= 1 or (len(x) <= _UNMEASURED_ROWS and x.nbytes <= _UNMEASURED_BYTES):
+        return max(1, len(x))
+    return even_rows(
+        len(x),
+        chunk_rows(2 * graph_bytes(f, x), memory_limit(x.device), _GRADIENT_ROWS.get(x.device.type, 4096)),
+    )
+
+
+def _hessian_rows(operator: HessianOperator, xs: Tensor) -> int:
+    return chunk_rows(operator.row_bytes, memory_limit(xs.device), _HESSIAN_ROWS.get(xs.device.type, 512))
+
+
+def _require_memory(needed: int, d: int, device: torch.device) -> None:
+    free = available_bytes(device)
+    if needed > free:
+        raise ArgumentError(
+            f"hessian: {d} x {d} entries need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; "
+            "use hvp, or smooth_quadratic, which need no full matrix"
+        )
+
+
+def _name(f: Function) -> str:
+    return str(getattr(f, "name", None) or getattr(f, "__name__", None) or type(f).__name__)
+
+
+def _sizes(x: Tensor) -> str:
+    return ", ".join(str(size) for size in x.shape)
+
+
+def _warn_of_zeros(f: Function, stacklevel: int = 3) -> None:
     warnings.warn(
-        f"the Hessian of {getattr(f, 'name', f)} is zero almost everywhere, because the network is piecewise linear; "
-        "explain the loss or a probability instead of a logit, use softplus_surrogate, or smooth_quadratic",
+        f"the Hessian of {_name(f)} is zero, as that of a piecewise-linear network is almost everywhere; "
+        "explain the loss or a probability instead of a logit, a softplus_surrogate, or use smooth_quadratic",
         ZeroHessianWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )

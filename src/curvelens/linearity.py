@@ -1,4 +1,4 @@
-"""Which models are piecewise linear in their input, decided from their modules and, if need be, their graph."""
+"""Which models are piecewise linear in their input, decided from their modules or their symbolic trace."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn import functional
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _PIECEWISE_LINEAR_MODULES = {
@@ -37,8 +37,16 @@ _PIECEWISE_LINEAR_FUNCTIONS = {
         torch.clamp,
     ),
     *(torch.maximum, torch.minimum, torch.amax, torch.chunk, torch.split, getattr),
-    *(F.relu, F.relu6, F.leaky_relu, F.hardtanh, F.dropout, F.avg_pool2d, F.adaptive_avg_pool2d),
-    *(F.max_pool2d, F.adaptive_max_pool2d, F.pad, F.interpolate),
+    *(
+        functional.relu,
+        functional.relu6,
+        functional.leaky_relu,
+        functional.hardtanh,
+        functional.dropout,
+        functional.avg_pool2d,
+        functional.adaptive_avg_pool2d,
+    ),
+    *(functional.max_pool2d, functional.adaptive_max_pool2d, functional.pad, functional.interpolate),
 }
 _PIECEWISE_LINEAR_METHODS = {
     *(
@@ -78,8 +86,8 @@ _PRODUCTS = {
     torch.mul,
     operator.matmul,
     torch.matmul,
-    F.linear,
-    F.conv2d,
+    functional.linear,
+    functional.conv2d,
     "mul",
     "mul_",
 }
@@ -89,9 +97,9 @@ _QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 def is_piecewise_linear(model: nn.Module, module: str | None = None) -> bool:
     """Say whether a model, run in evaluation mode, is known to be piecewise linear in its input.
 
-    Models built of ``nn.Sequential`` and standard layers are judged by their types; others by their symbolic trace,
-    in which products of two quantities that both depend on the input, and every operation not known to be
-    piecewise linear, count as curved.
+    Models built of ``nn.Sequential`` and standard layers are judged by their types; others by their symbolic
+    trace, in which products of two quantities that both depend on the input, and every operation not known to
+    be piecewise linear, count as curved.
 
     Args:
         model: Any module.

@@ -1,7 +1,7 @@
 """Scalars to explain: functions ``x[B, *shape] -> y[B]`` made from a model.
 
-Every scalar runs the model in evaluation mode and leaves it as it was found. Row ``i`` of the result depends on row
-``i`` of ``x`` only, which lets the derivatives be taken in chunks.
+Every scalar runs the model in evaluation mode and leaves it as it was found. Row ``i`` of the result depends
+on row ``i`` of ``x`` only, which lets the derivatives be taken in chunks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from curvelens.errors import ArgumentError
 from curvelens.linearity import is_piecewise_linear
 
 Index = int | Tensor
+Function = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -67,7 +68,7 @@ class Scalar:
 
     @cached_property
     def piecewise_linear(self) -> bool:
-        """Whether the scalar is known to be piecewise linear in x, so that its Hessian is zero almost everywhere."""
+        """Whether the scalar is known to be piecewise linear in x: its Hessian is zero almost everywhere."""
         return self.linear_head and is_piecewise_linear(self.model, self.module)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -82,14 +83,22 @@ class Scalar:
         Raises:
             ArgumentError: An index is out of range, or given per row for another number of rows.
         """
-        for index in self.indices:
-            if isinstance(index, Tensor) and len(index) != len(x):
-                raise ArgumentError(
-                    f"targets.{self.name}: {len(index)} indices for {len(x)} rows of x; give one index, or one per row"
-                )
+        self.require_rows(len(x))
         with evaluation_mode(self.model):
             output = self.model(x) if self.module is None else _submodule_output(self.model, self.module, x)
+        return self.apply_head(output)
+
+    def apply_head(self, output: Tensor) -> Tensor:
+        """Return the scalar ``[B]`` from the output ``[B, n]`` of the model or the named submodule."""
         return self.head(output, *self.indices)
+
+    def require_rows(self, count: int) -> None:
+        """Raise :class:`ArgumentError` if an index is given per row for another number of rows."""
+        for index in self.indices:
+            if isinstance(index, Tensor) and len(index) != count:
+                raise ArgumentError(
+                    f"targets.{self.name}: {len(index)} indices for {count} rows of x; give one or one per row"
+                )
 
     def rows(self, selected: slice | Tensor) -> Scalar:
         """Return the scalar for some of the rows, which matters where an index is given per row.
@@ -252,9 +261,9 @@ def max_logit(model: nn.Module) -> Scalar:
 def neuron(model: nn.Module, module_name: str, index: Index) -> Scalar:
     """An inner neuron: one entry of the output of a named submodule.
 
-    For a pre-activation (Torop et al. 2023, Sec. 5: "penultimate neuron") name the linear or normalisation layer, not
-    the activation after it. The model is run only as far as that submodule; where it is called several times,
-    its first output counts.
+    For a pre-activation (Torop et al. 2023, Sec. 5: "penultimate neuron") name the linear or normalisation
+    layer, not the activation after it. The model is run only as far as that submodule; where it is called
+    several times, its first output counts.
 
     Args:
         model: Any model, ``[B, *shape] -> anything``.
@@ -301,9 +310,9 @@ def regression(model: nn.Module, index: Index = 0) -> Scalar:
 def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int = 256) -> tuple[str, int]:
     """The penultimate neuron that a class activates most (Torop et al. 2023, Sec. 5 and Table 1).
 
-    The layer is the last one with weights (linear, convolution, normalisation) that runs before the output layer; its
-    output is the pre-activation of the last hidden layer. The neuron is the one with the largest mean pre-activation
-    over those of the images that the model assigns to the class.
+    The layer is the last one with weights (linear, convolution, normalisation) that runs before the output
+    layer; its output is the pre-activation of the last hidden layer. The neuron is the one with the largest
+    mean pre-activation over those of the images that the model assigns to the class.
 
     Args:
         model: Classifier, ``[B, *shape] -> [B, c]``.
@@ -332,7 +341,7 @@ def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int 
                 total = part if total is None else total + part
     if total is None:
         raise ArgumentError(
-            f"targets.inner_neuron: the model assigns none of the {len(images)} images to class {class_index}; "
+            f"targets.inner_neuron: the model assigns none of {len(images)} images to class {class_index}; "
             "give images of that class"
         )
     return name, int(total.argmax())
@@ -363,14 +372,14 @@ def _penultimate_layer(model: nn.Module, x: Tensor) -> str:
             handle.remove()
     if len(called) < 2:
         raise ArgumentError(
-            f"targets.inner_neuron: {len(called)} layers with weights ran, so there is no hidden layer; name one with "
-            "targets.neuron"
+            f"targets.inner_neuron: {len(called)} layers with weights ran, so there is no hidden layer; "
+            "name one with targets.neuron"
         )
     return called[-2]
 
 
 class _Reached(BaseException):
-    """Carries a submodule's output out of the forward pass; not an Exception, so that no model swallows it."""
+    """Carries a submodule's output out of the forward pass; no Exception, so that no model swallows it."""
 
     def __init__(self, output: Tensor) -> None:
         self.output = output
@@ -429,7 +438,7 @@ def _check_range(name: str, k: Index, count: int) -> None:
     low, high = (int(k.min()), int(k.max())) if isinstance(k, Tensor) else (k, k)
     if low < 0 or high >= count:
         raise ArgumentError(
-            f"targets.{name}: {low if low < 0 else high} is out of range, there are {count} outputs: 0 to {count - 1}"
+            f"targets.{name}: {low if low < 0 else high} is out of range; the outputs are 0 to {count - 1}"
         )
 
 
