@@ -2,8 +2,8 @@
 
 A scalar is any function ``x[B, *shape] -> y[B]`` whose row ``i`` depends on row ``i`` of x only. Those of
 :mod:`curvelens.targets` know more about themselves: their Hessians are computed layer by layer where the
-model is a chain of layers, and a piecewise-linear one is recognised. A model's parameters, their ``.grad``, its
-buffers and its training flags stay as they are.
+model is a chain of layers, and a piecewise-linear one is recognised. A model's parameters, their ``.grad``,
+its buffers and its training flags stay as they are.
 """
 
 from __future__ import annotations

@@ -6,9 +6,7 @@ on row ``i`` of ``x`` only, which lets the derivatives be taken in chunks.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import index as to_integer
@@ -18,32 +16,29 @@ from torch import Tensor, nn
 
 from curvelens.chunks import chunks
 from curvelens.errors import ArgumentError
+from curvelens.forward import evaluation_mode, penultimate_layer, submodule_output
 from curvelens.linearity import is_piecewise_linear
+
+__all__ = [
+    "Function",
+    "Index",
+    "Logits",
+    "Scalar",
+    "evaluation_mode",
+    "inner_neuron",
+    "log_probability",
+    "logit",
+    "logits",
+    "loss",
+    "margin",
+    "max_logit",
+    "neuron",
+    "probability",
+    "regression",
+]
 
 Index = int | Tensor
 Function = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in evaluation mode for the length of a ``with`` block.
-
-    Only the submodules found in training mode are switched, and switched back, also when the block raises.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        A context manager that yields the model.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield model
-    finally:
-        for module in training:
-            module.training = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +80,7 @@ class Scalar:
         """
         self.require_rows(len(x))
         with evaluation_mode(self.model):
-            output = self.model(x) if self.module is None else _submodule_output(self.model, self.module, x)
+            output = self.model(x) if self.module is None else submodule_output(self.model, self.module, x)
         return self.apply_head(output)
 
     def apply_head(self, output: Tensor) -> Tensor:
@@ -97,7 +92,7 @@ class Scalar:
         for index in self.indices:
             if isinstance(index, Tensor) and len(index) != count:
                 raise ArgumentError(
-                    f"targets.{self.name}: {len(index)} indices for {count} rows of x; give one or one per row"
+                    f"targets.{self.name}: {len(index)} indices for {count} rows of x; give 1 or {count}"
                 )
 
     def rows(self, selected: slice | Tensor) -> Scalar:
@@ -326,7 +321,7 @@ def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int 
     Raises:
         ArgumentError: The model has no hidden layer with weights, or assigns no image to the class.
     """
-    name = _penultimate_layer(model, images[:1])
+    name = penultimate_layer(model, images[:1])
     total: Tensor | None = None
     scores = logits(model)
     with torch.no_grad():
@@ -337,7 +332,7 @@ def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int 
             block = block[y.argmax(1) == class_index]
             if len(block):
                 with evaluation_mode(model):
-                    part = _submodule_output(model, name, block).flatten(1).sum(0, dtype=torch.float64)
+                    part = submodule_output(model, name, block).flatten(1).sum(0, dtype=torch.float64)
                 total = part if total is None else total + part
     if total is None:
         raise ArgumentError(
@@ -345,64 +340,6 @@ def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int 
             "give images of that class"
         )
     return name, int(total.argmax())
-
-
-def _penultimate_layer(model: nn.Module, x: Tensor) -> str:
-    """Return the name of the last layer with weights that runs before the output layer."""
-    called: list[str] = []
-    thread = threading.get_ident()
-
-    def recorder(name: str) -> Callable[..., None]:
-        def record(*_: object) -> None:
-            if threading.get_ident() == thread:
-                called.append(name)
-
-        return record
-
-    handles = [
-        module.register_forward_hook(recorder(name))
-        for name, module in model.named_modules()
-        if getattr(module, "weight", None) is not None and not any(True for _ in module.children())
-    ]
-    try:
-        with torch.no_grad(), evaluation_mode(model):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if len(called) < 2:
-        raise ArgumentError(
-            f"targets.inner_neuron: {len(called)} layers with weights ran, so there is no hidden layer; "
-            "name one with targets.neuron"
-        )
-    return called[-2]
-
-
-class _Reached(BaseException):
-    """Carries a submodule's output out of the forward pass; no Exception, so that no model swallows it."""
-
-    def __init__(self, output: Tensor) -> None:
-        self.output = output
-
-
-def _submodule_output(model: nn.Module, module_name: str, x: Tensor) -> Tensor:
-    """Run the model as far as a submodule, and return what that puts out."""
-    thread = threading.get_ident()
-
-    def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
-        if threading.get_ident() == thread:
-            raise _Reached(output)
-
-    handle = model.get_submodule(module_name).register_forward_hook(stop)
-    try:
-        model(x)
-    except _Reached as reached:
-        return reached.output
-    finally:
-        handle.remove()
-    raise ArgumentError(
-        f"targets.neuron: the forward pass never runs submodule {module_name!r}; name another one"
-    )
 
 
 def _named(name: str, k: Index) -> tuple[str, Index]:
