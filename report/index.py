@@ -24,49 +24,52 @@ report.front()
 # %% [markdown]
 # ## How curved is the network?
 #
-# A saliency map is the slope $g = \nabla f(x)$ of a score $f$ at an image $x$: a local model of the network that is exact
-# only where $f$ is a plane. What it leaves out, to second order, is the Hessian $H$ of $f$ with respect to the pixels:
+# A saliency map is the slope $g = \nabla f(x)$ of a score $f$ at an image $x$: a local model of the network
+# that is exact only where $f$ is a plane. What it leaves out, to second order, is the Hessian $H$ of $f$ with
+# respect to the pixels:
 #
 # $$f(x+\delta) \approx f(x) + g^{\top}\delta + \tfrac{1}{2}\,\delta^{\top} H \delta$$
 #
-# A positive eigenvalue of $H$ is a direction in which the score bends up, a negative one a direction in which it bends down,
-# and the slope changes by about $\|Hv\|$ for each unit moved along $v$. A ReLU network is piecewise linear: inside a linear
-# region its Hessian is zero, and the slope changes only by jumps at the borders of regions. The same network with SoftPlus
-# bends everywhere.
+# A positive eigenvalue of $H$ is a direction in which the score bends up, a negative one a direction in which
+# it bends down, and the slope changes by about $\|Hv\|$ for each unit moved along $v$. A ReLU network is
+# piecewise linear: inside a linear region its Hessian is zero, and the slope changes only by jumps at the
+# borders of regions. The same network with SoftPlus bends everywhere.
 
 # %%
-report.show("spectra", "regions", missing="This run did not compute Hessian spectra (stage `spectra`).")
+report.show("spectra", "regions", missing="This run did not compute Hessian spectra (stage spectra).")
 
 # %% [markdown]
 # ## Where does first order mislead?
 #
-# CAFO and CASO ask for the change of the image that raises the loss most, under a penalty on its size, with and without
-# curvature ([Singla et al. 2019](https://arxiv.org/abs/1902.00407)):
+# CAFO and CASO ask for the change of the image that raises the loss most, under a penalty on its size, with
+# and without curvature ([Singla et al. 2019](https://arxiv.org/abs/1902.00407)):
 #
 # $$\max_{\Delta}\; g^{\top}\Delta + \tfrac{1}{2}\,\Delta^{\top} H \Delta - \lambda_2 \|\Delta\|^2$$
 #
-# CAFO drops $H$. Where both point the same way, the gradient was enough; the further apart they lie, the more a first-order
-# map leaves out. The Hessian of the loss is known in closed form for a ReLU network and fades as the prediction becomes
-# certain, so theory expects the two to part where the network is unsure.
+# CAFO drops $H$. Where both point the same way, the gradient was enough; the further apart they lie, the more
+# a first-order map leaves out. The Hessian of the loss is known in closed form for a ReLU network and fades
+# as the prediction becomes certain, so theory expects the two to part where the network is unsure.
 
 # %%
-report.show("distances", missing="This run did not compare CASO with CAFO (stage `distances`).")
+report.show("distances", missing="This run did not compare CASO with CAFO (stage distances).")
 
 # %% [markdown]
 # ## Which local model is faithful at which radius?
 #
-# A local model that is asked about a whole neighbourhood should be right on average over it. The perturbation mean squared
-# error is its mean squared error over the ball of radius $\varepsilon$ ([Torop et al. 2023](https://arxiv.org/abs/2311.00858)):
+# A local model that is asked about a whole neighbourhood should be right on average over it. The perturbation
+# mean squared error is its mean squared error over the ball of radius $\varepsilon$ ([Torop et al.
+# 2023](https://arxiv.org/abs/2311.00858)):
 #
-# $$P_{\mathrm{MSE}}(\varepsilon) = E_{\|\delta\| \leq \varepsilon} \left( f(x) + g^{\top}\delta + \tfrac{1}{2}\,\delta^{\top} H \delta - f(x+\delta) \right)^2$$
+# $$P_{\mathrm{MSE}}(\varepsilon) = E_{\|\delta\| \leq \varepsilon}
+#   \left( f(x) + g^{\top}\delta + \tfrac{1}{2}\,\delta^{\top} H \delta - f(x+\delta) \right)^2$$
 #
-# SmoothGrad (SG) and SmoothHess (SH) are slope and Hessian of the network averaged over Gaussian noise; SP replaces each
-# ReLU by a SoftPlus after training; G is the plain gradient. The paper draws the radius uniformly, which puts most points
-# near the centre; a point uniform in the ball lies near its surface. Both are reported, and only the first compares with the
-# paper.
+# SmoothGrad (SG) and SmoothHess (SH) are slope and Hessian of the network averaged over Gaussian noise; SP
+# replaces each ReLU by a SoftPlus after training; G is the plain gradient. The paper draws the radius
+# uniformly, which puts most points near the centre, while a point uniform in the ball lies near its surface.
+# Both laws are reported; the paper's numbers compare with the first alone.
 
 # %%
-report.show("fidelity", missing="This run did not measure the faithfulness of local models (stage `fidelity`).")
+report.show("fidelity", missing="This run did not measure how faithful local models are (stage fidelity).")
 
 # %%
 report.fidelity()
@@ -74,12 +77,12 @@ report.fidelity()
 # %% [markdown]
 # ## Which attacks work?
 #
-# The step within $\varepsilon$ that lowers a local model of the predicted class's probability most is an attack on the network.
-# For second-order models it is the exact solution of a trust-region problem. A local model that has seen how the network bends
-# should change more predictions than one that has not.
+# The step within $\varepsilon$ that lowers a local model of the predicted class's probability most is an
+# attack on the network. For second-order models it is the exact solution of a trust-region problem. A local
+# model that has seen how the network bends should change more predictions than one that has not.
 
 # %%
-report.show("attacks", missing="This run did not attack the network (stage `attacks`).")
+report.show("attacks", missing="This run did not attack the network (stage attacks).")
 
 # %%
 report.attacks()
@@ -88,7 +91,7 @@ report.attacks()
 # ## What do the explanations look like?
 
 # %%
-report.show("explanations", missing="This run stored no explanations (stage `explanations`).")
+report.show("explanations", missing="This run stored no explanations (stage explanations).")
 
 # %% [markdown]
 # ## Which networks, on which images?
@@ -105,8 +108,9 @@ report.data()
 # %% [markdown]
 # ## How was this computed?
 #
-# Every number above comes from a table of this run. Random numbers derive from the seed, the image and the purpose, never from
-# the order of work, so the same configuration gives the same numbers whatever the number of cores.
+# Every number above comes from a table of this run. Random numbers derive from the seed, the image and the
+# purpose, never from the order of work, so the same configuration gives the same numbers whatever the number
+# of cores.
 
 # %%
 report.machine()

@@ -44,16 +44,25 @@ def spectra(n: int = 8, failed: int = 0, seed: int = 0) -> pd.DataFrame:
         top = np.zeros(n) if flat else rng.uniform(2, 9, n)
         parts.append(
             heads(n, rng).assign(
-                model=model, activation=activation, scalar="max_logit",
-                positive_share=0.0 if flat else 0.12, negative_share=0.0 if flat else 0.08,
-                near_zero_share=1.0 if flat else 0.8, largest_eigenvalue=top, smallest_eigenvalue=-0.4 * top,
-                spectral_radius=top, trace=top, effective_rank=np.nan if flat else 6.5,
-                anisotropy=np.nan if flat else 12.0, verdict="flat" if flat else "strongly anisotropic",
-                gradient_norm=rng.uniform(1, 3, n), region_radius=rng.uniform(1e-3, 2e-2, n) if flat else np.nan,
+                model=model,
+                activation=activation,
+                scalar="max_logit",
+                positive_share=0.0 if flat else 0.12,
+                negative_share=0.0 if flat else 0.08,
+                near_zero_share=1.0 if flat else 0.8,
+                largest_eigenvalue=top,
+                smallest_eigenvalue=-0.4 * top,
+                spectral_radius=top,
+                trace=top,
+                effective_rank=np.nan if flat else 6.5,
+                anisotropy=np.nan if flat else 12.0,
+                verdict="flat" if flat else "strongly anisotropic",
+                gradient_norm=rng.uniform(1, 3, n),
+                region_radius=rng.uniform(1e-3, 2e-2, n) if flat else np.nan,
                 regions_crossed=rng.integers(20, 90, n).astype(float) if flat else np.nan,
                 largest_gradient_jump=rng.uniform(0.05, 0.6, n) if flat else np.nan,
             )
-        )  # fmt: skip
+        )
     return tails(pd.concat(parts, ignore_index=True), failed)
 
 
@@ -61,8 +70,21 @@ def eigenvalues(spectra_table: pd.DataFrame, d: int = 64) -> pd.DataFrame:
     rows = []
     for row in spectra_table[spectra_table["status"] == "ok"].itertuples():
         values = row.largest_eigenvalue * np.exp(-np.arange(d) / 6) * np.where(np.arange(d) % 3 == 0, -0.4, 1)
-        rows.append(pd.DataFrame({"image_id": row.image_id, "model": row.model, "rank": np.arange(1, d + 1), "eigenvalue": values}))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["image_id", "model", "rank", "eigenvalue"])
+        rows.append(
+            pd.DataFrame(
+                {
+                    "image_id": row.image_id,
+                    "model": row.model,
+                    "rank": np.arange(1, d + 1),
+                    "eigenvalue": values,
+                }
+            )
+        )
+    return (
+        pd.concat(rows, ignore_index=True)
+        if rows
+        else pd.DataFrame(columns=["image_id", "model", "rank", "eigenvalue"])
+    )
 
 
 def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1) -> pd.DataFrame:
@@ -72,11 +94,17 @@ def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1
     distance = 0.6 * (1 - doubt if reverse else doubt) ** 0.7
     return tails(
         frame.assign(
-            entropy=doubt, effective_classes=1 + doubt, largest_eigenvalue=10 * doubt, lambda2=10 + 5 * doubt, distance=distance,
-            angle=2 * np.arcsin(distance / 2), kantorovich_bound=distance * 1.3, kkt_residual=1e-7,
+            entropy=doubt,
+            effective_classes=1 + doubt,
+            largest_eigenvalue=10 * doubt,
+            lambda2=10 + 5 * doubt,
+            distance=distance,
+            angle=2 * np.arcsin(distance / 2),
+            kantorovich_bound=distance * 1.3,
+            kkt_residual=1e-7,
         ),
         failed,
-    )  # fmt: skip
+    )
 
 
 def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
@@ -88,13 +116,21 @@ def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
                     mean = 1e-5 * radius**3 * (1 + place) * (0.2 if method == best else 2.0)
                     rows.append(
                         {
-                            "scalar": scalar, "method": method, "radius": radius, "law": law, "images": images, "mean": mean,
-                            "standard_deviation": mean, "standard_error": mean / 4,
+                            "scalar": scalar,
+                            "method": method,
+                            "radius": radius,
+                            "law": law,
+                            "images": images,
+                            "mean": mean,
+                            "standard_deviation": mean,
+                            "standard_error": mean / 4,
                             "parameter": "" if method == "G" else "sigma" if "SP" not in method else "beta",
-                            "parameter_value": np.nan if method == "G" else 0.02, "calls": 1568, "seconds": 2.0,
+                            "parameter_value": np.nan if method == "G" else 0.02,
+                            "calls": 1568,
+                            "seconds": 2.0,
                             "paper_mean": mean * 0.3 if law == "paper" else np.nan,
                         }
-                    )  # fmt: skip
+                    )
     return pd.DataFrame(rows)
 
 
@@ -106,12 +142,20 @@ def attacks(best: str = "SH+SG", n: int = 50) -> pd.DataFrame:
             kept = max(0.0, 1 - strength * epsilon)
             rows.append(
                 {
-                    "method": method, "epsilon": epsilon, "images": n, "post_hoc_accuracy": kept,
-                    "ci_low": max(0.0, kept - 0.1), "ci_high": min(1.0, kept + 0.1), "parameter": "sigma_squared",
-                    "parameter_value": 0.02, "validation_accuracy": kept, "calls": 1568.0, "paper_accuracy": kept * 0.9,
+                    "method": method,
+                    "epsilon": epsilon,
+                    "images": n,
+                    "post_hoc_accuracy": kept,
+                    "ci_low": max(0.0, kept - 0.1),
+                    "ci_high": min(1.0, kept + 0.1),
+                    "parameter": "sigma_squared",
+                    "parameter_value": 0.02,
+                    "validation_accuracy": kept,
+                    "calls": 1568.0,
+                    "paper_accuracy": kept * 0.9,
                     "paper_parameter_value": 0.03,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
@@ -120,14 +164,22 @@ def attacks_images(n: int = 6, failed: int = 0) -> pd.DataFrame:
     frame = pd.concat(
         [
             heads(n, rng).assign(
-                split="test", method=method, epsilon=epsilon, parameter="sigma", parameter_value=0.02, changed=False,
-                confidence_after=0.5, predicted_decrease=0.1 * epsilon, actual_decrease=0.08 * epsilon, optimality_residual=1e-9,
+                split="test",
+                method=method,
+                epsilon=epsilon,
+                parameter="sigma",
+                parameter_value=0.02,
+                changed=False,
+                confidence_after=0.5,
+                predicted_decrease=0.1 * epsilon,
+                actual_decrease=0.08 * epsilon,
+                optimality_residual=1e-9,
             )
             for method in METHODS
             for epsilon in (0.25, 1.75)
         ],
         ignore_index=True,
-    )  # fmt: skip
+    )
     return tails(frame, failed)
 
 
@@ -135,11 +187,16 @@ def history() -> pd.DataFrame:
     epoch = np.arange(1, 11)
     return pd.DataFrame(
         {
-            "epoch": epoch, "updates": 50 * epoch, "learning_rate": 0.05, "loss": np.exp(-epoch / 4), "accuracy": 1 - np.exp(-epoch / 2),
-            "validation_loss": np.exp(-epoch / 6), "validation_accuracy": 0.96 - np.exp(-epoch / 2),
+            "epoch": epoch,
+            "updates": 50 * epoch,
+            "learning_rate": 0.05,
+            "loss": np.exp(-epoch / 4),
+            "accuracy": 1 - np.exp(-epoch / 2),
+            "validation_loss": np.exp(-epoch / 6),
+            "validation_accuracy": 0.96 - np.exp(-epoch / 2),
             "seconds": 1.0,
         }
-    )  # fmt: skip
+    )
 
 
 def explanations(folder: Path, n: int = 9, channels: int = 1, failed: int = 0) -> dict[str, list[Path]]:
@@ -148,7 +205,12 @@ def explanations(folder: Path, n: int = 9, channels: int = 1, failed: int = 0) -
     head = heads(n, rng, wrong=2 if n > 2 else 0)
     images = rng.integers(0, 255, (n, channels, 8, 8), dtype=np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "test.npz", images=images, labels=head["label"].to_numpy(np.int64), ids=head["image_id"].to_numpy(np.str_))
+    np.savez(
+        folder / "test.npz",
+        images=images,
+        labels=head["label"].to_numpy(np.int64),
+        ids=head["image_id"].to_numpy(np.str_),
+    )
     found: dict[str, list[Path]] = {"explanations": [], "maps": [], "images": [folder / "test.npz"]}
     for method in ("gradient", "smoothgrad", "vargrad"):
         for shard, rows in enumerate(np.array_split(np.arange(n), min(2, n))):
@@ -158,7 +220,14 @@ def explanations(folder: Path, n: int = 9, channels: int = 1, failed: int = 0) -
             maps = maps**2 if method == "vargrad" else maps
             np.savez(path, attribution=maps, ids=head["image_id"].to_numpy(np.str_)[rows])
             index = head.iloc[rows].reset_index(drop=True)
-            index = index.assign(target=index["prediction"], scalar="predicted_logit", value=1.0, method=method, parameters="{}", seed=1)
+            index = index.assign(
+                target=index["prediction"],
+                scalar="predicted_logit",
+                value=1.0,
+                method=method,
+                parameters="{}",
+                seed=1,
+            )
             tails(index, min(failed, len(rows))).to_parquet(path.with_suffix(".parquet"))
             found["explanations"].append(path.with_suffix(".parquet"))
             found["maps"].append(path)

@@ -1,8 +1,10 @@
 """Figures of the report: each is one module that registers how it is drawn from tables and what it says.
 
-A figure is added by one new file in this folder, called like the figure, that calls :func:`register`; nothing else is
-edited. Its texts (finding, caption, alternative text) are functions of the same tables as the picture, so they cannot
-contradict it. Modules load pandas and matplotlib on first use: a workflow may read the registry for little.
+A figure is added by one new file in this folder, called like the figure, that calls :func:`register`; nothing
+else is
+edited. Its texts (finding, caption, alternative text) are functions of the same tables as the picture, so
+they cannot contradict it. Modules load pandas and matplotlib on first use: a workflow may read the registry
+for little.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tables = Mapping[str, Any]
-"""Inputs of a figure by name: a DataFrame for a table, a list of mappings for JSON files (see `figures.inputs`)."""
+"""Inputs of a figure by name, as :func:`curvelens.figures.inputs.load` reads them."""
 
 Inputs = Mapping[str, Path | Sequence[Path]]
 
@@ -37,7 +39,8 @@ class FigureSpec:
         caption: ``caption(tables) -> str``: the finding, what is drawn, and the n. Plain text.
         alt: ``alt(tables) -> str``: what a reader who cannot see the picture must know. Plain text.
         optional: Names of inputs it uses where they exist.
-        finding: ``finding(tables) -> str``: one sentence for the first page, empty where there is nothing to say.
+        finding: ``finding(tables) -> str``: one sentence for the first page, empty where there is nothing to
+            say.
         rank: Place of its finding on the first page, smallest first.
         suffix: ``.svg`` for drawings, ``.png`` for pictures.
     """
@@ -95,8 +98,8 @@ def draw(name: str, inputs: Inputs, output: Path) -> list[Path]:
     Args:
         name: A registered figure.
         inputs: Files by input name; a list of files is read as one table.
-        output: ``{name}.svg`` or ``{name}.png``. Beside it ``{name}.narrow.svg`` (or png) and ``{name}.json`` with the
-            keys name, caption, alt, finding, wide, narrow (the two file names).
+        output: ``{name}.svg`` or ``{name}.png``. Beside it ``{name}.narrow.svg`` (or png) and ``{name}.json``
+            with the keys name, caption, alt, finding, wide, narrow (the two file names).
 
     Returns:
         The files written, as :func:`outputs` lists them.
@@ -119,16 +122,23 @@ def draw(name: str, inputs: Inputs, output: Path) -> list[Path]:
         for layout, path in zip((WIDE, NARROW), files[:2], strict=True):
             with atomic(path) as temporary:
                 save(spec.draw(tables, layout), temporary)
-    texts = {"caption": spec.caption(tables), "alt": spec.alt(tables), "finding": spec.finding(tables) if spec.finding else ""}
+    texts = {
+        "caption": spec.caption(tables),
+        "alt": spec.alt(tables),
+        "finding": spec.finding(tables) if spec.finding else "",
+    }
     save_json(files[2], {"name": name, **texts, "wide": files[0].name, "narrow": files[1].name})
     return files
 
 
 def findings(tables: Tables) -> list[str]:
-    """Return one sentence for each figure whose tables are there and that has something to say, in the order told.
+    """Return one sentence for each figure whose tables are there and that has something to say, in the order
+    told.
 
     Args:
         tables: Tables by name, as :func:`figures.inputs.load` reads them.
     """
-    able = [spec for spec in specs() if spec.finding is not None and all(name in tables for name in spec.tables)]
+    able = [
+        spec for spec in specs() if spec.finding is not None and all(name in tables for name in spec.tables)
+    ]
     return [told for spec in able if spec.finding is not None and (told := spec.finding(tables))]

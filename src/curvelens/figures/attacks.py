@@ -31,12 +31,20 @@ def panel(axes: Axes, tables: Tables, legend: bool = False) -> None:
     for place, method in enumerate(methods):
         line = rows[rows["method"] == method].sort_values("epsilon")
         accuracy = line["post_hoc_accuracy"]
-        bars = [(accuracy - line["ci_low"]).clip(lower=0).fillna(0), (line["ci_high"] - accuracy).clip(lower=0).fillna(0)]
+        bars = [
+            (accuracy - line["ci_low"]).clip(lower=0).fillna(0),
+            (line["ci_high"] - accuracy).clip(lower=0).fillna(0),
+        ]
         shift = (place - (len(methods) - 1) / 2) * width
         axes.errorbar(
-            line["epsilon"] + shift, accuracy, yerr=bars, label=method, elinewidth=0.8, capsize=1.5,
+            line["epsilon"] + shift,
+            accuracy,
+            yerr=bars,
+            label=method,
+            elinewidth=0.8,
+            capsize=1.5,
             **style.mark(method, methods).arguments(),
-        )  # fmt: skip
+        )
     _accuracy_axis(axes)
     if legend:
         axes.legend(loc="lower left")
@@ -53,7 +61,12 @@ def _accuracy_axis(axes: Axes) -> None:
 def _published(axes: Axes, rows: DataFrame) -> None:
     for method in style.order(rows["method"]):
         line = rows[rows["method"] == method].sort_values("epsilon")
-        axes.plot(line["epsilon"], line["paper_accuracy"], label=method, **style.mark(method, rows["method"]).arguments())
+        axes.plot(
+            line["epsilon"],
+            line["paper_accuracy"],
+            label=method,
+            **style.mark(method, rows["method"]).arguments(),
+        )
     axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
     axes.set_ylabel("predictions unchanged")
     style.title(axes, "Torop et al. 2023, another network")
@@ -117,7 +130,9 @@ def decisive(tables: Tables) -> DataFrame:
     if rows.empty:
         return rows
     accuracy = rows.groupby("epsilon")["post_hoc_accuracy"]
-    return rows[rows["epsilon"] == (accuracy.max() - accuracy.min()).idxmax()].sort_values("post_hoc_accuracy", kind="stable")
+    return rows[rows["epsilon"] == (accuracy.max() - accuracy.min()).idxmax()].sort_values(
+        "post_hoc_accuracy", kind="stable"
+    )
 
 
 def headline(tables: Tables) -> str:
@@ -126,11 +141,12 @@ def headline(tables: Tables) -> str:
     if rows.empty:
         return "Attacks from local models"
     best = rows.iloc[0]
-    return f"{best['method']} attacks best: {percent(best['post_hoc_accuracy'])} unchanged at ε = {plain(best['epsilon'])}"
+    unchanged, epsilon = percent(best["post_hoc_accuracy"]), plain(best["epsilon"])
+    return f"{best['method']} attacks best: {unchanged} unchanged at ε = {epsilon}"
 
 
 def finding(tables: Tables) -> str:
-    """Say which local model gives the strongest attack, and whether n suffices to tell it from the plain gradient."""
+    """Say which attack is the strongest, and whether n suffices to tell it from the plain gradient."""
     rows = decisive(tables)
     if rows.empty:
         return ""
@@ -138,12 +154,14 @@ def finding(tables: Tables) -> str:
     tied = rows[rows["post_hoc_accuracy"] <= best["post_hoc_accuracy"]]["method"].tolist()
     who = listing(style.order(tied))
     verb = "share the strongest attack" if len(tied) > 1 else "gives the strongest attack"
-    start = f"{who} {verb}: at ε = {plain(epsilon)}, where methods differ most, {percent(best['post_hoc_accuracy'])} of predictions stand"
+    stand = percent(best["post_hoc_accuracy"])
+    start = f"{who} {verb}: at ε = {plain(epsilon)}, where methods differ most, {stand} of predictions stand"
     everything = _rows(tables)
     rivals = everything[(everything["epsilon"] == epsilon) & everything["method"].isin(["G", "Random"])]
     rivals = rivals[~rivals["method"].isin(tied)]
     against = listing(
-        f"{percent(row.post_hoc_accuracy)} for {'the gradient' if row.method == 'G' else 'a random direction'}"
+        f"{percent(row.post_hoc_accuracy)} for "
+        f"{'the gradient' if row.method == 'G' else 'a random direction'}"
         for row in rivals.sort_values("post_hoc_accuracy").itertuples()
     )
     gradient = rivals[rivals["method"] == "G"]
@@ -164,21 +182,25 @@ def caption(tables: Tables) -> str:
     if rows.empty:
         return "No attack was run."
     published = (
-        "Beside it the percentages printed by Torop et al. (2023, Table 8) for another network and 400 images."
+        "Beside it the percentages printed by Torop et al. (2023, Table 8) for another network and 400 "
+        "images."
         if rows["paper_accuracy"].notna().any()
         else ""
     )
+    sizes = listing(f"{int(n):,}" for n in sorted(rows["images"].unique()))
     promise = ""
     if "attacks_images" in tables:
         promise = (
-            "Last: how much of the decrease in probability that the local model predicted was achieved; 1 is a promise kept. "
+            "Last: how much of the decrease in probability that the local model predicted was achieved; "
+            "1 is a promise kept."
         )
     return sentences(
         finding(tables),
-        "Share of predictions that the attack did not change, with Wilson 95% intervals; lower is a stronger attack.",
+        "Share of predictions that the attack did not change, with Wilson 95% intervals;",
+        "lower is a stronger attack.",
         published,
         promise,
-        f"{listing(f'{int(n):,}' for n in sorted(rows['images'].unique()))} test images; σ and β chosen on validation images.",
+        f"{sizes} test images; σ and β chosen on validation images.",
     )
 
 
@@ -196,7 +218,13 @@ def alt(tables: Tables) -> str:
 
 register(
     FigureSpec(
-        name="attacks", tables=("attacks",), optional=("attacks_images",), draw=draw, caption=caption, alt=alt,
-        finding=finding, rank=50,
-    )  # fmt: skip
+        name="attacks",
+        tables=("attacks",),
+        optional=("attacks_images",),
+        draw=draw,
+        caption=caption,
+        alt=alt,
+        finding=finding,
+        rank=50,
+    )
 )

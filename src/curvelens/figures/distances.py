@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,7 +61,11 @@ def _as_confidence(doubt: float) -> str:
     nines = round(-math.log10(doubt))
     if doubt > 0.3:
         return f"{1 - doubt:.1f}"
-    return f"{1 - doubt:.{nines}f}" if nines <= 4 else f"1−10{str(-nines).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return (
+        f"{1 - doubt:.{nines}f}"
+        if nines <= 4
+        else f"1−10{str(-nines).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    )
 
 
 def panel(axes: Axes, tables: Tables) -> None:
@@ -74,12 +78,24 @@ def panel(axes: Axes, tables: Tables) -> None:
     doubt = np.clip(1 - rows["confidence"].to_numpy(float), _FLOOR, 1)
     distance = rows["distance"].to_numpy(float)
     right = (rows["label"] == rows["prediction"]).to_numpy(bool)
-    axes.plot(doubt[right], distance[right], "o", color=style.BLUE, markersize=3.5, alpha=0.6, markeredgewidth=0, label="right")
+    axes.plot(
+        doubt[right],
+        distance[right],
+        "o",
+        color=style.BLUE,
+        markersize=3.5,
+        alpha=0.6,
+        markeredgewidth=0,
+        label="right",
+    )
     if not right.all():
-        axes.plot(
-            doubt[~right], distance[~right], "X", color=style.VERMILLION, markersize=6, markeredgecolor="white",
-            markeredgewidth=0.5, label="wrong",
-        )  # fmt: skip
+        cross: dict[str, Any] = {
+            "color": style.VERMILLION,
+            "markersize": 6,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+        }
+        axes.plot(doubt[~right], distance[~right], "X", label="wrong", **cross)
         axes.legend(title="prediction", loc="upper right")
     confidence_axis(axes, doubt)
     axes.set_ylim(0, max(distance.max() * 1.1, 1e-6))
@@ -117,7 +133,11 @@ def headline(tables: Tables) -> str:
     low, high = unsure["distance"].median(), sure["distance"].median()
     if low > _CHANGE * high:
         return "Curvature matters where the network is unsure"
-    return "Curvature matters where the network is sure" if high > _CHANGE * low else "Curvature matters alike at every confidence"
+    return (
+        "Curvature matters where the network is sure"
+        if high > _CHANGE * low
+        else "Curvature matters alike at every confidence"
+    )
 
 
 def finding(tables: Tables) -> str:
@@ -129,11 +149,13 @@ def finding(tables: Tables) -> str:
     if unsure.empty or sure.empty:
         return (
             f"Curvature changes the explanation, at whatever confidence: median CASO–CAFO distance "
-            f"{number(rows['distance'].median())} on a scale from 0 to √2; confidence does not vary (n = {len(rows)})."
+            f"{number(rows['distance'].median())} on a scale from 0 to √2; confidence does not vary (n = "
+            f"{len(rows)})."
         )
     low, high = float(unsure["distance"].median()), float(sure["distance"].median())
     groups = (
-        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} (n = {len(unsure)}) "
+        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} (n = "
+        f"{len(unsure)}) "
         f"against {number(high)} above it (n = {len(sure)})"
     )
     if low > _CHANGE * high:
@@ -150,13 +172,17 @@ def caption(tables: Tables) -> str:
     correlation = rank_correlation(rows)
     bound = rows[["distance", "kantorovich_bound"]].dropna()
     above = int((bound["distance"] > bound["kantorovich_bound"] * (1 + 1e-4) + 1e-6).sum())
+    right = percent((rows["label"] == rows["prediction"]).mean(), 1)
     return sentences(
         finding(tables) or "No image gave a distance.",
-        f"Spearman's rank correlation of distance with confidence is {number(correlation)}." if correlation == correlation else "",
-        "Left or first: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit length, one "
-        "point an image. Right or second: the same distance against the most that Kantorovich's inequality allows;",
-        f"{'no point lies' if above == 0 else count(above, 'point') + (' lies' if above == 1 else ' lie')} above it.",
-        f"{count(len(rows), 'test image')}, {percent((rows['label'] == rows['prediction']).mean(), 1)} classified correctly.",
+        f"Spearman's rank correlation of distance with confidence is {number(correlation)}."
+        if correlation == correlation
+        else "",
+        "Left or first: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit "
+        "length, one "
+        "point an image. Right or second: the same distance against the most that Kantorovich's inequality",
+        f"allows; {'no point lies' if above == 0 else count(above, 'point lies', 'points lie')} above it.",
+        f"{count(len(rows), 'test image')}, {right} classified correctly.",
     )
 
 
@@ -166,12 +192,16 @@ def alt(tables: Tables) -> str:
     if rows.empty:
         return "Empty panels: no image gave a distance."
     return (
-        f"Two scatter plots of {count(len(rows), 'image')}. Distances run from {number(rows['distance'].min())} to "
-        f"{number(rows['distance'].max())} while confidence runs from {number(rows['confidence'].min(), 3)} to "
+        f"Two scatter plots of {count(len(rows), 'image')}. Distances run from "
+        f"{number(rows['distance'].min())} to "
+        f"{number(rows['distance'].max())} while confidence runs from {number(rows['confidence'].min(), 3)} "
+        "to "
         f"{number(rows['confidence'].max(), 5)}; their rank correlation is {number(rank_correlation(rows))}."
     )
 
 
 register(
-    FigureSpec(name="distances", tables=("distances",), draw=draw, caption=caption, alt=alt, finding=finding, rank=30)
+    FigureSpec(
+        name="distances", tables=("distances",), draw=draw, caption=caption, alt=alt, finding=finding, rank=30
+    )
 )

@@ -28,7 +28,8 @@ def _methods(rows: DataFrame) -> list[str]:
 
 
 def chosen(tables: Tables) -> DataFrame:
-    """Return one row for each image shown: those that every method explained, the surest, the least sure, and errors.
+    """Return one row for each image shown: those that every method explained, the surest, the least sure, and
+    errors.
 
     Returns:
         At most :data:`SHOWN` rows, by falling confidence; up to two are misclassified.
@@ -39,9 +40,14 @@ def chosen(tables: Tables) -> DataFrame:
     complete = rows.groupby("image_id")["method"].nunique() == rows["method"].nunique()
     images = rows[rows["image_id"].isin(complete[complete].index)].drop_duplicates("image_id")
     images = images.sort_values(["confidence", "image_id"], ascending=[False, True])
-    right, wrong = images[images["label"] == images["prediction"]], images[images["label"] != images["prediction"]]
+    right, wrong = (
+        images[images["label"] == images["prediction"]],
+        images[images["label"] != images["prediction"]],
+    )
     wrong = wrong.head(max(2, SHOWN - len(right)))
-    places = np.unique(np.linspace(0, len(right) - 1, min(SHOWN - len(wrong), len(right))).round().astype(int))
+    places = np.unique(
+        np.linspace(0, len(right) - 1, min(SHOWN - len(wrong), len(right))).round().astype(int)
+    )
     picked = pd.concat([right.iloc[places], wrong]) if len(wrong) else right.iloc[places]
     return picked.sort_values(["confidence", "image_id"], ascending=[False, True])
 
@@ -51,7 +57,9 @@ def _pixels(tables: Tables, image_id: str) -> np.ndarray:
         place = np.flatnonzero(images["ids"] == image_id)
         if place.size:
             return np.moveaxis(images["images"][place[0]], 0, -1).squeeze()
-    raise DataError(f"image {image_id!r} was explained but is not in the images given to the figure; add its split")
+    raise DataError(
+        f"image {image_id!r} was explained but is not in the images given to the figure; add its split"
+    )
 
 
 def _map(tables: Tables, image_id: str, method: str) -> np.ndarray:
@@ -60,7 +68,10 @@ def _map(tables: Tables, image_id: str, method: str) -> np.ndarray:
         place = np.flatnonzero(shard["ids"] == image_id) if shard["folder"] == method else np.zeros(0)
         if place.size:
             return shard["attribution"][place[0]].sum(axis=0)
-    raise DataError(f"image {image_id!r} is in the index of {method} but not among its maps; give every shard to the figure")
+    raise DataError(
+        f"image {image_id!r} is in the index of {method} but not among its maps; give every shard to the "
+        "figure"
+    )
 
 
 def _show(axes: Axes, values: np.ndarray) -> None:
@@ -69,9 +80,19 @@ def _show(axes: Axes, values: np.ndarray) -> None:
     axes.imshow(values, cmap=_SIGNED if signed else _MAGNITUDE, vmin=-cap if signed else 0, vmax=cap)
 
 
-def _title(row: Any) -> str:
-    said = f"{int(row.label)}" if row.label == row.prediction else f"{int(row.label)} taken for {int(row.prediction)}"
-    return f"{said}\np = {number(row.confidence, 3)}"
+def _title(tables: Tables, row: Any) -> str:
+    names: list[object] = next(
+        (model["class_names"] for model in tables.get("models", []) if "class_names" in model), []
+    )
+    label, prediction = (
+        str(names[int(k)]) if int(k) < len(names) else str(int(k)) for k in (row.label, row.prediction)
+    )
+    said = label if row.label == row.prediction else f"{label} taken for {prediction}"
+    return f"{said}\np = {_confidence(row.confidence)}"
+
+
+def _confidence(value: float) -> str:
+    return "> 0.9999" if value > 0.9999 else number(value, 3)
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -96,14 +117,18 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         grid[0, column].imshow(_pixels(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
         text = {"fontsize": 8, "color": style.INK if row.label == row.prediction else style.VERMILLION}
         if layout.narrow:
-            grid[0, column].set_ylabel(_title(row), rotation=0, ha="right", va="center", **text)
+            grid[0, column].set_ylabel(
+                style.literal(_title(tables, row)), rotation=0, ha="right", va="center", **text
+            )
         else:
-            grid[0, column].set_title(_title(row), loc="center", fontweight="normal", **text)
+            grid[0, column].set_title(
+                style.literal(_title(tables, row)), loc="center", fontweight="normal", **text
+            )
         for place, method in enumerate(methods, 1):
             _show(grid[place, column], _map(tables, row.image_id, method))
     for place, name in enumerate(["image", *(NAMES.get(method, method) for method in methods)]):
         if layout.narrow:
-            grid[place, 0].set_title(name, loc="center", fontsize=8.5)
+            grid[place, 0].set_title(name, loc="center", fontsize=8, fontweight="normal")
         else:
             grid[place, 0].set_ylabel(name, fontsize=9, fontweight="bold")
     return figure
@@ -118,9 +143,11 @@ def caption(tables: Tables) -> str:
     return sentences(
         f"Explanations of the {scalars} for {count(len(images), 'image')} from the surest to the least sure"
         + (f", {wrong} of them misclassified (red)." if wrong else "."),
-        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it, VarGrad, which has no "
+        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it, "
+        "VarGrad, which has no "
         "sign, from white to purple.",
-        f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} quantile of its magnitudes "
+        f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} "
+        "quantile of its magnitudes "
         "and scaled by that cap; no smoothing, no multiplication by the image.",
         f"Chosen from {count(rows['image_id'].nunique(), 'explained test image')} by confidence alone.",
     )
@@ -130,14 +157,20 @@ def alt(tables: Tables) -> str:
     """Describe the picture."""
     images = chosen(tables)
     rows = succeeded(tables["explanations"])
-    told = "; ".join(_title(row).replace("\n", ", ") for row in images.itertuples())
+    told = "; ".join(_title(tables, row).replace("\n", ", ") for row in images.itertuples())
     names = listing(NAMES.get(method, method) for method in _methods(rows))
     return f"Grid of {count(len(images), 'image')} with {names} maps. True class and confidence: {told}."
 
 
 register(
     FigureSpec(
-        name="explanations", tables=("explanations", "maps", "images"), draw=draw, caption=caption, alt=alt, suffix=".png",
+        name="explanations",
+        tables=("explanations", "maps", "images"),
+        optional=("models",),
+        draw=draw,
+        caption=caption,
+        alt=alt,
+        suffix=".png",
         rank=60,
-    )  # fmt: skip
+    )
 )

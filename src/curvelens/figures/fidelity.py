@@ -39,7 +39,9 @@ def scalars(rows: DataFrame) -> list[str]:
     return [name for name in SCALARS if name in present] + [name for name in present if name not in SCALARS]
 
 
-def panel(axes: Axes, tables: Tables, scalar: str | None = None, law: str | None = None, legend: bool = False) -> None:
+def panel(
+    axes: Axes, tables: Tables, scalar: str | None = None, law: str | None = None, legend: bool = False
+) -> None:
     """Draw mean P_MSE against radius, one line a method, into ``axes``; the paper's values as crosses."""
     rows = _rows(tables)
     law = law or main_law(rows)
@@ -55,18 +57,31 @@ def panel(axes: Axes, tables: Tables, scalar: str | None = None, law: str | None
     methods = style.order(rows["method"])
     for place, method in enumerate(methods):
         line = rows[rows["method"] == method].sort_values("radius")
-        shift = 1.025 ** (place - (len(methods) - 1) / 2)  # side by side, so that error bars can be told apart
+        shift = 1.025 ** (
+            place - (len(methods) - 1) / 2
+        )  # side by side, so that error bars can be told apart
         # A bar that reaches below zero has no lower end on a logarithmic axis.
         error = line["standard_error"].fillna(0).clip(upper=line["mean"] * 0.95)
         axes.errorbar(
-            line["radius"] * shift, line["mean"], yerr=error, label=method, elinewidth=1, capsize=2,
+            line["radius"] * shift,
+            line["mean"],
+            yerr=error,
+            label=method,
+            elinewidth=1,
+            capsize=2,
             **style.mark(method, methods).arguments(),
-        )  # fmt: skip
+        )
         published = line.dropna(subset=["paper_mean"])
         axes.plot(
-            published["radius"] * shift, published["paper_mean"], linestyle="", marker="_", markersize=13,
-            markeredgewidth=2.2, color=style.mark(method, methods).colour, alpha=0.55,
-        )  # fmt: skip
+            published["radius"] * shift,
+            published["paper_mean"],
+            linestyle="",
+            marker="_",
+            markersize=13,
+            markeredgewidth=2.2,
+            color=style.mark(method, methods).colour,
+            alpha=0.55,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(radii, [plain(radius) for radius in radii])
@@ -95,7 +110,9 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     if rows["paper_mean"].notna().any():
         from matplotlib.lines import Line2D
 
-        handles.append(Line2D([], [], linestyle="", marker="_", markersize=13, markeredgewidth=2.2, color=style.QUIET))
+        handles.append(
+            Line2D([], [], linestyle="", marker="_", markersize=13, markeredgewidth=2.2, color=style.QUIET)
+        )
         labels.append("printed in the paper")
     figure.legend(handles, labels, loc="outside lower center", ncols=2 if layout.narrow else 6)
     return figure
@@ -105,8 +122,8 @@ def winners(tables: Tables) -> DataFrame:
     """Return the best method for each scalar and radius under the main law.
 
     Returns:
-        Columns scalar, radius, method, mean, first_order (the best first-order mean; NaN where none was run) and gain
-        (first_order / mean).
+        Columns scalar, radius, method, mean, first_order (the best first-order mean; NaN where none was run)
+        and gain (first_order / mean).
     """
     import pandas as pd
 
@@ -141,18 +158,20 @@ def finding(tables: Tables) -> str:
     best, times = counted[0]
     gains = won.loc[won["method"] == best, "gain"].dropna()
     where = f"radius {listing(plain(radius) for radius in sorted(won['radius'].unique()))}"
-    if won["scalar"].nunique() > 1:
+    if len(won["scalar"].unique()) > 1:
         where += f", for {listing(scalar_name(name) for name in won['scalar'].unique())}"
     if times == len(won):
         start = f"{best} is the most faithful local model: at {where}"
     else:
         others = listing(f"{method} in {n}" for method, n in counted[1:])
-        start = f"No local model is the most faithful throughout: {best} is in {times} of {len(won)} settings, {others} ({where})"
+        start = "No local model is the most faithful throughout: "
+        start += f"{best} is in {times} of {len(won)} settings, {others} ({where})"
     if best in FIRST_ORDER:
         return f"{start}; second order does not help there (n = {images})."
     if gains.empty:
         return f"{start} (n = {images})."
-    return f"{start}, its mean squared error is {spread([*gains])} times below that of the best first-order model (n = {images})."
+    below = f"{spread([*gains])} times below that of the best first-order model"
+    return f"{start}, its mean squared error is {below} (n = {images})."
 
 
 def caption(tables: Tables) -> str:
@@ -160,7 +179,8 @@ def caption(tables: Tables) -> str:
     rows = _rows(tables)
     images = sorted({int(n) for n in rows["images"]})
     published = (
-        "Bars mark what Torop et al. (2023, Table 1) print for another network of this architecture, trained on 50,000 digits "
+        "Bars mark what Torop et al. (2023, Table 1) print for another network of this architecture, "
+        "trained on 50,000 digits "
         "and measured on 200 images; compare them under the published law only. Their row G cannot be "
         "reproduced: it grows as ε² where a gradient's error must grow about as ε³."
         if rows["paper_mean"].notna().any()
@@ -168,10 +188,13 @@ def caption(tables: Tables) -> str:
     )
     return sentences(
         finding(tables) or "No local model was measured.",
-        "Mean squared error of each local model on random points within ε; error bars are standard errors over images. Solid "
+        "Mean squared error of each local model on random points within ε; error bars are standard errors "
+        "over images. Solid "
         "lines are second-order models, dashed ones first-order.",
         published,
-        f"{listing(f'{n:,}' for n in images)} test images; σ and β chosen on validation images." if images else "",
+        f"{listing(f'{n:,}' for n in images)} test images; σ and β chosen on validation images."
+        if images
+        else "",
     )
 
 
@@ -181,11 +204,13 @@ def alt(tables: Tables) -> str:
     if won.empty:
         return "Empty panel: no local model was measured."
     told = "; ".join(
-        f"{scalar_name(row.scalar)} at radius {plain(row.radius)}: {row.method} with {number(row.mean)}, best first-order "
+        f"{scalar_name(row.scalar)} at radius {plain(row.radius)}: {row.method} with {number(row.mean)}, "
+        "best first-order "
         f"model {number(row.first_order)}"
         for row in won.itertuples()
     )
-    return f"Error against radius on logarithmic axes for {count(_rows(tables)['method'].nunique(), 'local model')}. Lowest: {told}."
+    models = count(_rows(tables)["method"].nunique(), "local model")
+    return f"Error against radius on logarithmic axes for {models}. Lowest: {told}."
 
 
 register(

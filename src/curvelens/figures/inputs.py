@@ -17,8 +17,8 @@ def read_table(paths: Path | Sequence[Path]) -> DataFrame:
     """Read one table from one or several parquet files.
 
     Args:
-        paths: File or files; several are put below each other. Where they have no column ``model``, it is added with the
-            name of the file's folder (``models/relu/history.parquet`` -> ``relu``).
+        paths: File or files; several are put below each other. Where they have no column ``model``, it is
+            added with the name of the file's folder (``models/relu/history.parquet`` -> ``relu``).
 
     Returns:
         The table, with a fresh index.
@@ -36,7 +36,9 @@ def read_table(paths: Path | Sequence[Path]) -> DataFrame:
         try:
             frame = pd.read_parquet(file)
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: not readable as parquet ({type(error).__name__}); delete it and run again") from error
+            raise DataError(
+                f"{file}: not readable as parquet ({type(error).__name__}); delete it and run again"
+            ) from error
         frames.append(frame if "model" in frame else frame.assign(model=file.parent.name))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)
@@ -46,8 +48,8 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
     """Read every input by what its suffix says.
 
     Returns:
-        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz, where
-        ``folder`` is the name of the folder that the file lies in (the method, for explanations).
+        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz,
+        where ``folder`` is the name of the folder that the file lies in (the method, for explanations).
 
     Raises:
         DataError: A file is missing or damaged, or its suffix is unknown.
@@ -63,7 +65,9 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
         elif suffix == ".npz":
             loaded[name] = [{"folder": file.parent.name, **load_npz(file)} for file in files]
         else:
-            raise DataError(f"figure input {name!r}: {files or 'no file'} is not parquet, JSON or npz; correct the path")
+            raise DataError(
+                f"figure input {name!r}: {files or 'no file'} is not parquet, JSON or npz; correct the path"
+            )
     return loaded
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from curvelens.figures import FigureSpec, Tables, attacks, distances, fidelity, regions, register, spectra, style
+from curvelens.figures import (
+    FigureSpec,
+    Tables,
+    attacks,
+    distances,
+    fidelity,
+    regions,
+    register,
+    style,
+)
 from curvelens.figures.inputs import succeeded
 from curvelens.figures.wording import sentences
 
@@ -64,9 +73,11 @@ def caption(tables: Tables) -> str:
     }
     if not parts:
         return "No experiment was run."
+    told = "; ".join(names[part[0]] + _sample(tables[part[0]]) for part in parts)
     return sentences(
-        f"{_WORDS[len(parts)]} in one look: {'; '.join(names[part[0]] + _sample(tables[part[0]]) for part in parts)}.",
-        "Solid lines are second-order local models, dashed ones first-order; the sections below say how each was measured.",
+        f"{_WORDS[len(parts)]} in one look: {told}.",
+        "Solid lines are second-order local models, dashed ones first-order;",
+        "the sections below say how each was measured.",
     )
 
 
@@ -77,7 +88,12 @@ def alt(tables: Tables) -> str:
 
 register(
     FigureSpec(
-        name="overview", tables=(), optional=("spectra", "distances", "fidelity", "attacks", "attacks_images"),
-        draw=draw, caption=caption, alt=alt, rank=0,
-    )  # fmt: skip
+        name="overview",
+        tables=(),
+        optional=("spectra", "distances", "fidelity", "attacks", "attacks_images"),
+        draw=draw,
+        caption=caption,
+        alt=alt,
+        rank=0,
+    )
 )

@@ -1,4 +1,4 @@
-"""How far the gradient of a piecewise-linear network stays what it is, against the radii that are asked about."""
+"""How far a piecewise-linear network's gradient stays what it is, against the radii that are asked about."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _crossings(axes: Axes, rows: DataFrame) -> None:
         style.empty(axes, "no segment was followed")
         return
     axes.hist(crossed, bins=min(12, max(3, crossed.size // 2)), color=style.RELU, edgecolor="white")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    style.integers(axes.yaxis)
 
 
 def _jumps(axes: Axes, rows: DataFrame) -> None:
@@ -99,16 +99,20 @@ def finding(tables: Tables) -> str:
     asked = asked_radii(tables)
     median = number(radius.median())
     if not asked:
-        return f"Without curvature a ReLU gradient is exact nearby: within a median L2 distance of {median} (n = {len(radius)})."
+        return (
+            f"A ReLU gradient is exact nearby: within a median L2 distance of {median} (n = {len(radius)})."
+        )
     outside = (radius < asked[0]).mean()
     if radius.median() < asked[0]:
         return (
             f"A ReLU gradient is exact only very near the image: within a median L2 distance of {median}, "
-            f"{ratio(asked[0] / radius.median())} times less than the smallest radius asked about, {plain(asked[0])} "
+            f"{ratio(asked[0] / radius.median())} times less than the smallest radius asked about, "
+            f"{plain(asked[0])} "
             f"(n = {len(radius)})."
         )
     return (
-        f"A ReLU gradient is exact as far as it is asked about: within a median L2 distance of {median}, and beyond the smallest "
+        f"A ReLU gradient is exact as far as it is asked about: within a median L2 distance of {median}, "
+        "and beyond the smallest "
         f"radius, {plain(asked[0])}, for {percent(1 - outside)} of the images (n = {len(radius)})."
     )
 
@@ -116,9 +120,13 @@ def finding(tables: Tables) -> str:
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and the n."""
     rows = relu_rows(tables)
-    crossed, jump = rows["regions_crossed"].median(), (rows["largest_gradient_jump"] / rows["gradient_norm"]).median()
+    crossed, jump = (
+        rows["regions_crossed"].median(),
+        (rows["largest_gradient_jump"] / rows["gradient_norm"]).median(),
+    )
     walk = (
-        f"Along the segment followed from each image it crosses a median of {number(crossed, 3)} regions, and the largest "
+        f"Along the segment followed from each image it crosses a median of {number(crossed, 3)} regions, "
+        "and the largest "
         f"single jump is {percent(jump)} of the gradient's own norm."
         if crossed == crossed and jump == jump
         else ""
@@ -126,7 +134,8 @@ def caption(tables: Tables) -> str:
     return sentences(
         finding(tables) or "No image gave a region radius.",
         walk,
-        "First panel: cumulative share of images by exact distance to the nearest border of their linear region. "
+        "First panel: cumulative share of images by exact distance to the nearest border of their linear "
+        "region. "
         "Then: regions crossed along the segment, and the largest change of the gradient at one crossing.",
         f"ReLU network, {count(len(rows), 'image')}.",
     )
@@ -139,8 +148,10 @@ def alt(tables: Tables) -> str:
     if radius.empty:
         return "Empty panels: no image gave a region radius."
     return (
-        f"Three panels. Distances to the region border run from {number(radius.min())} to {number(radius.max())} with median "
-        f"{number(radius.median())}; regions crossed have median {number(rows['regions_crossed'].median(), 3)}; gradient "
+        f"Three panels. Distances to the region border run from {number(radius.min())} to "
+        f"{number(radius.max())} with median "
+        f"{number(radius.median())}; regions crossed have median "
+        f"{number(rows['regions_crossed'].median(), 3)}; gradient "
         f"jumps have median {number(rows['largest_gradient_jump'].median())} beside gradient norms of median "
         f"{number(rows['gradient_norm'].median())}."
     )
@@ -148,7 +159,13 @@ def alt(tables: Tables) -> str:
 
 register(
     FigureSpec(
-        name="regions", tables=("spectra",), optional=("fidelity",), draw=draw, caption=caption, alt=alt,
-        finding=finding, rank=20,
-    )  # fmt: skip
+        name="regions",
+        tables=("spectra",),
+        optional=("fidelity",),
+        draw=draw,
+        caption=caption,
+        alt=alt,
+        finding=finding,
+        rank=20,
+    )
 )

@@ -1,4 +1,4 @@
-"""How curved is the network: eigenvalues of the full input Hessian, SoftPlus against ReLU, and their verdicts."""
+"""How curved is the network: eigenvalues of the full input Hessian, SoftPlus against ReLU, and verdicts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ def _curves(tables: Tables, activation: str) -> np.ndarray:
     """Return eigenvalues [images, kept], largest first; the shortest spectrum sets the length."""
     rows = succeeded(tables["spectra"])
     rows = rows[rows["activation"] == activation]
-    values = tables["eigenvalues"].merge(rows[["image_id", "model"]].drop_duplicates(), on=["image_id", "model"])
-    spectra = [np.sort(group["eigenvalue"].to_numpy(float))[::-1] for _, group in values.groupby("image_id", sort=True)]
+    values = tables["eigenvalues"].merge(
+        rows[["image_id", "model"]].drop_duplicates(), on=["image_id", "model"]
+    )
+    spectra = [
+        np.sort(group["eigenvalue"].to_numpy(float))[::-1]
+        for _, group in values.groupby("image_id", sort=True)
+    ]
     if not spectra:
         return np.zeros((0, 0))
     shortest = min(len(spectrum) for spectrum in spectra)
@@ -49,10 +54,18 @@ def panel(axes: Axes, tables: Tables) -> None:
         rank = np.arange(1, smooth.shape[1] + 1)
         for spectrum in smooth:
             axes.plot(rank, spectrum, color=style.SOFTPLUS, linewidth=0.6, alpha=0.3)
-        axes.plot(rank, np.median(smooth, axis=0), color=style.SOFTPLUS, linewidth=2.2, label="SoftPlus (median bold)")
+        axes.plot(
+            rank,
+            np.median(smooth, axis=0),
+            color=style.SOFTPLUS,
+            linewidth=2.2,
+            label="SoftPlus (median bold)",
+        )
     if relu.size:
         rank = np.arange(1, relu.shape[1] + 1)
-        axes.plot(rank, np.median(relu, axis=0), color=style.RELU, linestyle="--", linewidth=1.8, label="ReLU")
+        axes.plot(
+            rank, np.median(relu, axis=0), color=style.RELU, linestyle="--", linewidth=1.8, label="ReLU"
+        )
     if scale > 0:
         axes.set_yscale("symlog", linthresh=_threshold(smooth, scale), linscale=0.5)
     axes.legend(loc="upper right")
@@ -78,11 +91,20 @@ def _shares(axes: Axes, rows: DataFrame) -> None:
     for column, colour in SIGNS.items():
         values = rows[column].fillna(0).to_numpy(float)
         label = column.removesuffix("_share").replace("_", " ")
-        axes.bar(place, values, bottom=bottom, width=1.0, color=colour, edgecolor="white", linewidth=0.4, label=label)
+        axes.bar(
+            place,
+            values,
+            bottom=bottom,
+            width=1.0,
+            color=colour,
+            edgecolor="white",
+            linewidth=0.4,
+            label=label,
+        )
         bottom += values
     axes.set_xlim(0.5, len(rows) + 0.5)
     axes.set_ylim(0, 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.integers(axes.xaxis)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(False)
     axes.set_title("Signs, SoftPlus")
@@ -101,7 +123,9 @@ def _verdicts(axes: Axes, rows: DataFrame) -> None:
     if not names:
         style.empty(axes, "no verdict was given")
         return
-    for shift, (activation, colour) in zip((0.2, -0.2), (("softplus", style.SOFTPLUS), ("relu", style.RELU)), strict=True):
+    for shift, (activation, colour) in zip(
+        (0.2, -0.2), (("softplus", style.SOFTPLUS), ("relu", style.RELU)), strict=True
+    ):
         found = verdicts(rows[rows["activation"] == activation])
         counts = [found.get(name, 0) for name in names]
         bars = axes.barh(np.arange(len(names)) + shift, counts, height=0.38, color=colour)
@@ -110,7 +134,7 @@ def _verdicts(axes: Axes, rows: DataFrame) -> None:
     axes.set_yticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
     axes.grid(False, axis="y")
     axes.margins(x=0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.integers(axes.xaxis)
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -141,10 +165,12 @@ def finding(tables: Tables) -> str:
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
     dominant = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
     sign = (
-        f"the dominant eigenvalue positive for {percent(dominant)} of them" if dominant >= 0.5
+        f"the dominant eigenvalue positive for {percent(dominant)} of them"
+        if dominant >= 0.5
         else f"the dominant eigenvalue negative for {percent(1 - dominant)} of them"
-    )  # fmt: skip
-    return f"{start}, with a median spectral radius of {number(radius)}, an effective rank of {number(rank)}, and {sign}."
+    )
+    size = f"a median spectral radius of {number(radius)}, an effective rank of {number(rank)}"
+    return f"{start}, with {size}, and {sign}."
 
 
 def caption(tables: Tables) -> str:
@@ -154,7 +180,8 @@ def caption(tables: Tables) -> str:
     relu = rows[rows["activation"] == "relu"]
     zero = int((relu["spectral_radius"] == 0).sum())
     relu_text = (
-        f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else f'{zero} of'} {count(len(relu), 'image')}: "
+        f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else f'{zero} of'} "
+        f"{count(len(relu), 'image')}: "
         "its instability comes from crossing linear regions instead."
         if len(relu)
         else ""
@@ -162,7 +189,8 @@ def caption(tables: Tables) -> str:
     return sentences(
         finding(tables) or "No smooth network was measured.",
         relu_text,
-        "First panel: eigenvalues of the full input Hessian of the largest logit, one line an image. Then: share of positive, "
+        "First panel: eigenvalues of the full input Hessian of the largest logit, one line an image. Then: "
+        "share of positive, "
         "near-zero and negative eigenvalues, one bar an image, and the verdicts.",
         f"Correctly classified test images: {listing(_sizes(smooth, relu))}.",
     )
@@ -181,7 +209,8 @@ def alt(tables: Tables) -> str:
     means = {name: rows[f"{name}_share"].mean() for name in ("positive", "near_zero", "negative")}
     told = listing(f"{percent(share)} {name.replace('_', ' ')}" for name, share in means.items())
     return (
-        f"Eigenvalue spectra fall steeply from at most {number(rows['largest_eigenvalue'].max())} to near zero and end at "
+        f"Eigenvalue spectra fall steeply from at most {number(rows['largest_eigenvalue'].max())} to near "
+        "zero and end at "
         f"{number(rows['smallest_eigenvalue'].min())}. On average {told}. Verdicts: "
         f"{listing(f'{name} {n}' for name, n in verdicts(rows).items())}."
     )
@@ -189,6 +218,12 @@ def alt(tables: Tables) -> str:
 
 register(
     FigureSpec(
-        name="spectra", tables=("spectra", "eigenvalues"), draw=draw, caption=caption, alt=alt, finding=finding, rank=10
+        name="spectra",
+        tables=("spectra", "eigenvalues"),
+        draw=draw,
+        caption=caption,
+        alt=alt,
+        finding=finding,
+        rank=10,
     )
 )

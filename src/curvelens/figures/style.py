@@ -1,8 +1,8 @@
 """One look for all figures: colours, widths, text sizes, and how a figure is written to a file.
 
-Colours are those of Okabe and Ito, told apart with every common colour blindness; methods differ in marker and line
-style as well, so that the figures survive a black-and-white print. Colour says which network is smoothed and how;
-a solid line is a second-order model, a dashed line a first-order one.
+Colours are those of Okabe and Ito, told apart with every common colour blindness; methods differ in marker
+and line style as well, so that the figures survive a black-and-white print. Colour says which network is
+smoothed and how; a solid line is a second-order model, a dashed line a first-order one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK = "#22272e"
@@ -27,7 +28,7 @@ PURPLE, SKY, YELLOW = "#cc79a7", "#56b4e9", "#f0e442"
 
 RELU, SOFTPLUS = VERMILLION, BLUE
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -114,7 +115,8 @@ METHODS: dict[str, Mark] = {
     "Random": Mark(QUIET, "x", ":", True),
 }
 _SPARE = [
-    Mark(colour, marker, "-.", True) for colour, marker in zip((PURPLE, ORANGE, SKY, INK), "DvP*", strict=True)
+    Mark(colour, marker, "-.", True)
+    for colour, marker in zip((PURPLE, ORANGE, SKY, INK), "DvP*", strict=True)
 ]
 
 METHOD_NAMES = {
@@ -131,18 +133,22 @@ METHOD_NAMES = {
 def order(methods: Iterable[str]) -> list[str]:
     """Return the method names present, the known ones first and always in the same order."""
     present = list(dict.fromkeys(methods))
-    return [name for name in METHODS if name in present] + sorted(name for name in present if name not in METHODS)
+    return [name for name in METHODS if name in present] + sorted(
+        name for name in present if name not in METHODS
+    )
 
 
 def mark(method: str, methods: Iterable[str]) -> Mark:
-    """Return how ``method`` is drawn among ``methods``; names the style does not know get spare marks in order."""
+    """Return how ``method`` is drawn among ``methods``; unknown names get spare marks in order."""
     if method in METHODS:
         return METHODS[method]
     unknown = [name for name in order(methods) if name not in METHODS]
     return _SPARE[unknown.index(method) % len(_SPARE)]
 
 
-def panels(layout: Layout, n: int, height: float = 2.9, columns: int | None = None, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+def panels(
+    layout: Layout, n: int, height: float = 2.9, columns: int | None = None, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``n`` panels, as many beside each other as the layout allows.
 
     Args:
@@ -168,10 +174,22 @@ def panels(layout: Layout, n: int, height: float = 2.9, columns: int | None = No
 
 def title(axes: Axes, text: str) -> None:
     """Set a panel's title, broken into lines that fit the panel."""
-    grid = axes.get_gridspec()
-    inches = axes.figure.get_size_inches()[0] / (grid.ncols if grid else 1)
+    grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
+    inches = (figure.get_figwidth() if figure else WIDE.width) / (grid.ncols if grid else 1)
     # 0.8 inches are taken by the axis labels; a bold letter of 9.5 points is about 0.083 inches wide.
     axes.set_title(textwrap.fill(text, max(12, int((inches - 0.8) / 0.083))))
+
+
+def integers(axis: Axis) -> None:
+    """Put ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def literal(text: str) -> str:
+    """Return text in which matplotlib sees no formula: a class may be called ``$5``."""
+    return text.replace("$", r"\$")
 
 
 def empty(axes: Axes, message: str) -> None:

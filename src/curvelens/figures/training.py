@@ -16,7 +16,10 @@ _COLOURS = (style.VERMILLION, style.BLUE, style.GREEN, style.PURPLE, style.ORANG
 
 
 def _networks(tables: Tables) -> list[tuple[str, DataFrame]]:
-    return [(str(name), rows.sort_values("epoch")) for name, rows in tables["history"].groupby("model", sort=False)]
+    return [
+        (str(name), rows.sort_values("epoch"))
+        for name, rows in tables["history"].groupby("model", sort=False)
+    ]
 
 
 def _curves(axes: Axes, tables: Tables, column: str) -> None:
@@ -24,7 +27,7 @@ def _curves(axes: Axes, tables: Tables, column: str) -> None:
         axes.plot(rows["epoch"], rows[f"validation_{column}"], color=colour, label=f"{name}, validation")
         axes.plot(rows["epoch"], rows[column], color=colour, linestyle=":", label=f"{name}, training")
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.integers(axes.xaxis)
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -49,12 +52,14 @@ def caption(tables: Tables) -> str:
     ends = [(name, rows.iloc[-1]) for name, rows in _networks(tables)]
     told = listing(
         f"{name} ends at {percent(end['validation_accuracy'], 1)} of validation images right after "
-        f"{count(int(end['epoch']), 'epoch')} (cross-entropy {number(end['validation_loss'])}, in training {number(end['loss'])})"
+        f"{count(int(end['epoch']), 'epoch')} (cross-entropy {number(end['validation_loss'])}, in training "
+        f"{number(end['loss'])})"
         for name, end in ends
     )
     return sentences(
         f"{told}.",
-        "Training curves are measured on each batch before its update, validation curves (solid) after each epoch.",
+        "Training curves (dotted) are measured on each batch before its update,",
+        "validation curves (solid) after each epoch.",
         f"{count(len(ends), 'network')}, one run each.",
     )
 
@@ -62,8 +67,10 @@ def caption(tables: Tables) -> str:
 def alt(tables: Tables) -> str:
     """Describe the picture."""
     told = (
-        f"{name}: validation loss from {number(rows['validation_loss'].iloc[0])} to {number(rows['validation_loss'].iloc[-1])}, "
-        f"accuracy from {percent(rows['validation_accuracy'].iloc[0], 1)} to {percent(rows['validation_accuracy'].iloc[-1], 1)}"
+        f"{name}: validation loss from {number(rows['validation_loss'].iloc[0])} to "
+        f"{number(rows['validation_loss'].iloc[-1])}, "
+        f"accuracy from {percent(rows['validation_accuracy'].iloc[0], 1)} to "
+        f"{percent(rows['validation_accuracy'].iloc[-1], 1)}"
         for name, rows in _networks(tables)
     )
     return f"Two panels of curves over epochs, loss and accuracy. {'; '.join(told)}."

@@ -1,4 +1,4 @@
-"""Numbers and counts as words: short, in plain Unicode, so that captions, alternative texts and tables agree."""
+"""Numbers and counts as words, in plain Unicode, the same in captions, alternative texts and tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def plain(value: float) -> str:
-    """Return a number that a person chose (a radius, a threshold) as it was written: ``0.25``, ``1``, ``1e-05``."""
+    """Return a number that a person chose, such as a radius, as it was written: ``0.25``, ``1``."""
     return f"{value:g}".replace("-", "−")
 
 

@@ -1,4 +1,4 @@
-"""The HTML report: text notebooks that read tables and figures, executed and set as one file that opens offline."""
+"""The HTML report: text notebooks that read tables and figures, set as one file that opens offline."""
 
 from curvelens.reporting.document import Report
 from curvelens.reporting.execute import render

@@ -29,11 +29,11 @@ class Report:
     """One report over one or several experiments.
 
     Args:
-        contents: What there is to show. ``title``; ``experiments``: by name, each with ``figures`` (the JSON files that
-            ``figures.draw`` wrote, by figure), ``tables`` (parquet files, by table) and, where there are films,
-            ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``models`` and ``datasets`` (JSON files, by
-            name); ``benchmarks`` (Snakemake's files); ``config`` (the complete configuration). All but ``title`` and
-            ``experiments`` may be left out.
+        contents: What there is to show. ``title``; ``experiments``: by name, each with ``figures`` (the JSON
+            files that ``figures.draw`` wrote, by figure), ``tables`` (parquet files, by table) and, where
+            there are films, ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``models`` and
+            ``datasets`` (JSON files, by name); ``benchmarks`` (Snakemake's files); ``config`` (the complete
+            configuration). All but ``title`` and ``experiments`` may be left out.
 
     Raises:
         DataError: ``title`` or ``experiments`` is missing.
@@ -42,7 +42,9 @@ class Report:
     def __init__(self, contents: Mapping[str, Any]) -> None:
         for key in ("title", "experiments"):
             if key not in contents:
-                raise DataError(f"report: no {key!r} in its parameters; pass it from the rule that renders the report")
+                raise DataError(
+                    f"report: no {key!r} in its parameters; pass it from the rule that renders the report"
+                )
         self.title = str(contents["title"])
         self.experiments: Mapping[str, Mapping[str, Any]] = contents["experiments"]
         self.config: Mapping[str, Any] = contents.get("config", {})
@@ -77,10 +79,12 @@ class Report:
         return [finding for finding in told if finding]
 
     def front(self) -> Html:
-        """Return the first page: title, what was found in one paragraph and one figure, the facts of the run."""
+        """Return the first page: the title, and what was found in one paragraph and one figure."""
         parts: list[Html] = [element("h1", self.title)]
         for name in self.experiments:
-            told = [element("p", *self._setting(name), *map(_claim_first, self.findings(name)), class_="lead")]
+            told = [
+                element("p", *self._setting(name), *map(_claim_first, self.findings(name)), class_="lead")
+            ]
             overview = self._texts(name, "overview")
             if overview is not None:
                 told.append(figure(overview, next(self._numbers), lead=True))
@@ -96,7 +100,10 @@ class Report:
             return []
         dataset = self.config.get("models", {}).get(model, {}).get("dataset", "")
         n = self._datasets.get(dataset, {}).get("sizes", {}).get("test")
-        return [f"The network {model} classifies {percent(accuracy, 1)} of {f'{n:,}' if n else 'the'} test images correctly. "]
+        return [
+            f"The network {model} classifies {percent(accuracy, 1)} of {f'{n:,}' if n else 'the'} test "
+            "images correctly. "
+        ]
 
     def show(self, *names: str, missing: str) -> Html:
         """Return the figures called ``names`` of every experiment that has them.
@@ -117,7 +124,9 @@ class Report:
         for experiment in self.experiments:
             summary = self.table(experiment, "fidelity")
             if summary is not None and len(summary):
-                parts += self._titled(experiment, [*summaries.fidelity(summary), summaries.chosen(summary, "radius")])
+                parts += self._titled(
+                    experiment, [*summaries.fidelity(summary), summaries.chosen(summary, "radius")]
+                )
         return Html(*parts)
 
     def attacks(self) -> Html:
@@ -126,7 +135,9 @@ class Report:
         for experiment in self.experiments:
             summary = self.table(experiment, "attacks")
             if summary is not None and len(summary):
-                parts += self._titled(experiment, [summaries.attacks(summary), summaries.chosen(summary, "epsilon")])
+                parts += self._titled(
+                    experiment, [summaries.attacks(summary), summaries.chosen(summary, "epsilon")]
+                )
         return Html(*parts)
 
     def films(self, missing: str) -> Html:
@@ -155,14 +166,16 @@ class Report:
         if not rows:
             return note("No description of the networks was passed to this report.")
         header = ["network", "hidden layers", "activation", "weights", "train", "validation", "test"]
-        return table(header, rows, "The networks and the share of images they classify correctly.", kind="numbers")
+        return table(header, rows, "The networks and the share of images they classify correctly.")
 
     def data(self) -> Html:
         """Return where the images come from."""
         told = []
         for name, dataset in self._datasets.items():
             sizes = ", ".join(f"{n:,} {split}" for split, n in dataset.get("sizes", {}).items())
-            told.append(f"{name}: {dataset.get('source', '')} ({sizes}). Licence: {dataset.get('licence', '')}.")
+            told.append(
+                f"{name}: {dataset.get('source', '')} ({sizes}). Licence: {dataset.get('licence', '')}."
+            )
         return bullets(told) if told else note("No description of the images was passed to this report.")
 
     def machine(self) -> Html:
@@ -170,11 +183,18 @@ class Report:
         seconds = run.total_seconds(self._benchmarks)
         told = [("seed", self.config.get("seed", "")), ("time of all jobs", duration(seconds))]
         return Html(
-            facts([*told, *run.hardware()]), facts(run.versions()), run.times(self._benchmarks), run.configuration(self.config)
+            facts([*told, *run.hardware()]),
+            facts(run.versions()),
+            run.times(self._benchmarks),
+            run.configuration(self.config),
         )
 
     def failures(self) -> Html:
         """Return how many images failed, and why."""
-        names = [(experiment, name) for experiment, parts in self.experiments.items() for name in parts.get("tables", {})]
+        names = [
+            (experiment, name)
+            for experiment, parts in self.experiments.items()
+            for name in parts.get("tables", {})
+        ]
         found = {key: frame for key in names if (frame := self.table(*key)) is not None}
         return run.failures(found)

@@ -22,11 +22,17 @@ logger = logging.getLogger(__name__)
 _BLOCK_MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 _INLINE_MATH = re.compile(r"(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)")
 _HEADING = re.compile(r"^(#{2,4}) +(.+?) *$", re.MULTILINE)
-_LOADED = re.compile(r"""(?:\b(?:src|srcset|poster|data|action)\s*=\s*["']|url\(\s*["']?)(?!data:)([^"')\s]+)""")
-_LINKED = re.compile(r"<(?:link\b(?![^>]*href=.data:)|script\b|iframe\b|object\b|embed\b|base\b)[^>]*>", re.IGNORECASE)
+_LOADED = re.compile(
+    r"""(?:\b(?:src|srcset|poster|data|action)\s*=\s*["']|url\(\s*["']?)(?!data:)([^"')\s]+)"""
+)
+_LINKED = re.compile(
+    r"<(?:link\b(?![^>]*href=.data:)|script\b|iframe\b|object\b|embed\b|base\b)[^>]*>", re.IGNORECASE
+)
 
 
-def render(notebook: Path, parameters: Mapping[str, Any], output: Path, workdir: Path, log: Path | None = None) -> Path:
+def render(
+    notebook: Path, parameters: Mapping[str, Any], output: Path, workdir: Path, log: Path | None = None
+) -> Path:
     """Run a text notebook and write it as one HTML file that needs nothing else.
 
     Args:
@@ -40,8 +46,8 @@ def render(notebook: Path, parameters: Mapping[str, Any], output: Path, workdir:
         ``output``.
 
     Raises:
-        DataError: A cell failed (the line names the cell and the error), or the page would load something from
-            elsewhere, or it is larger than 15 MiB.
+        DataError: A cell failed (the line names the cell and the error), or the page would load something
+            from elsewhere, or it is larger than 15 MiB.
     """
     notebook, workdir = Path(notebook), Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -73,20 +79,27 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], workdir: Path, log: 
         streams = stack.enter_context(Path(log).open("a", encoding="utf-8")) if log is not None else None
         try:
             return papermill.execute_notebook(
-                source, target, dict(parameters), kernel_name="python3", cwd=Path.cwd(), progress_bar=False,
-                stdout_file=streams, stderr_file=streams,
+                source,
+                target,
+                dict(parameters),
+                kernel_name="python3",
+                cwd=Path.cwd(),
+                progress_bar=False,
+                stdout_file=streams,
+                stderr_file=streams,
                 config=Config({"KernelManager": {"transport_encryption": "auto"}}),
-            )  # fmt: skip
+            )
         except papermill.PapermillExecutionError as error:
             raise DataError(
-                f"{notebook}: cell {error.exec_count} failed with {error.ename}: {' '.join(str(error.evalue).split())}; "
+                f"{notebook}: cell {error.exec_count} failed with {error.ename}: "
+                f"{' '.join(str(error.evalue).split())}; "
                 f"the executed copy is {target}"
             ) from error
 
 
 @contextlib.contextmanager
 def _private_jupyter(workdir: Path) -> Iterator[None]:
-    """Keep the kernel's history and connection files out of the user's home, which a cluster may not let us write."""
+    """Keep the kernel's files out of the user's home, which a cluster may not let us write."""
     folders = {name: str((workdir / ".jupyter").resolve()) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
     changed = {**folders, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     before = {name: os.environ.get(name) for name in changed}
@@ -111,7 +124,9 @@ def _convert(node: NotebookNode, templates: Path) -> str:
         if cell.cell_type == "markdown":
             cell.source, found = _headings(mathml(cell.source))
             contents += found
-    exporter = HTMLExporter(template_name=TEMPLATE, extra_template_basedirs=[str(templates)], exclude_anchor_links=True)
+    exporter = HTMLExporter(
+        template_name=TEMPLATE, extra_template_basedirs=[str(templates)], exclude_anchor_links=True
+    )
     body, _ = exporter.from_notebook_node(node, resources={"contents": contents, "title": _title(node)})
     return str(body)
 
@@ -147,10 +162,12 @@ def _check_self_contained(page: str, notebook: Path) -> None:
     outside = _LOADED.search(page) or _LINKED.search(page)
     if outside:
         raise DataError(
-            f"{notebook}: the page would load {outside[0][:80]!r}; put the content into the page as a data: address"
+            f"{notebook}: the page would load {outside[0][:80]!r}; put the content into the page as a data: "
+            "address"
         )
     size = len(page.encode()) / 2**20
     if size > LARGEST_MIB:
         raise DataError(
-            f"{notebook}: the page has {size:.1f} MiB, more than {LARGEST_MIB:g}; show fewer or smaller pictures"
+            f"{notebook}: the page has {size:.1f} MiB, more than {LARGEST_MIB:g}; show fewer or smaller "
+            "pictures"
         )

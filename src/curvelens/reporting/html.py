@@ -30,7 +30,9 @@ class Html:
     """
 
     def __init__(self, *parts: object) -> None:
-        self.markup = Markup("\n").join(part.markup if isinstance(part, Html) else escape(part) for part in parts)
+        self.markup: Markup = Markup("\n").join(
+            part.markup if isinstance(part, Html) else escape(part) for part in parts
+        )
 
     def _repr_html_(self) -> str:
         return str(self.markup)
@@ -50,11 +52,17 @@ def element(tag: str, *content: object, **attributes: object) -> Html:
     Args:
         tag: Name of the element.
         content: Blocks or strings.
-        attributes: ``class_`` stands for ``class``; None leaves an attribute out, True gives one without value.
+        attributes: ``class_`` stands for ``class``; None leaves an attribute out, True gives one without
+            value.
     """
-    given = [(name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value not in (None, False)]
+    given = [
+        (name.rstrip("_").replace("_", "-"), value)
+        for name, value in attributes.items()
+        if value not in (None, False)
+    ]
     opened = Markup("").join(
-        Markup(" {}").format(name) if value is True else Markup(' {}="{}"').format(name, str(value)) for name, value in given
+        Markup(" {}").format(name) if value is True else Markup(' {}="{}"').format(name, str(value))
+        for name, value in given
     )
     inner = Markup("").join(part.markup if isinstance(part, Html) else escape(part) for part in content)
     return Html(Markup("<{}{}>{}</{}>").format(Markup(tag), opened, inner, Markup(tag)))
@@ -93,42 +101,39 @@ def code(text: str) -> Html:
 def facts(pairs: Iterable[tuple[str, object]]) -> Html:
     """Return names with their values, as a list that wraps."""
     return element(
-        "dl", *(element("div", element("dt", name), element("dd", value)) for name, value in pairs), class_="facts"
+        "dl",
+        *(element("div", element("dt", name), element("dd", value)) for name, value in pairs),
+        class_="facts",
     )
 
 
-def table(
-    header: Sequence[object] | Sequence[Sequence[tuple[object, int]]],
-    rows: Iterable[Sequence[object]],
-    caption: object,
-    kind: str | None = None,
-) -> Html:
+def table(header: Sequence[Sequence[object]], rows: Iterable[Sequence[object]], caption: object) -> Html:
     """Return a table that scrolls sideways inside its own box where the page is too narrow.
 
     Args:
-        header: One row of names, or several rows of (name, columns spanned).
-        rows: Cells; the first of each row is its heading, all others are set as numbers.
+        header: Rows of column names; a name that spans columns is a pair (name, columns).
+        rows: Cells; the first of each row is its heading.
         caption: What the numbers are.
-        kind: CSS class.
 
     Returns:
         The block.
     """
-    levels = [[(name, 1) for name in header]] if not isinstance(header[0], (list, tuple)) else header
-    head = [
-        element("tr", *(element("th", name, scope="col", colspan=span if span > 1 else None) for name, span in level))  # type: ignore[misc]
-        for level in levels
-    ]
-    body = [
-        element("tr", element("th", row[0], scope="row"), *(cell if _is_cell(cell) else element("td", cell) for cell in row[1:]))
-        for row in rows
-    ]
-    inner = element("table", element("caption", caption), element("thead", *head), element("tbody", *body), class_=kind)
-    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label="Table, scrolls sideways")
+    head = [element("tr", *(_column(name) for name in row)) for row in header]
+    body = [element("tr", element("th", row[0], scope="row"), *map(_cell, row[1:])) for row in rows]
+    parts = (element("caption", caption), element("thead", *head), element("tbody", *body))
+    label = "Table, scrolls sideways"
+    return element(
+        "div", element("table", *parts), class_="scroll", tabindex="0", role="region", aria_label=label
+    )
 
 
-def _is_cell(value: object) -> bool:
-    return isinstance(value, Html) and str(value).startswith("<td")
+def _column(name: object) -> Html:
+    text, span = name if isinstance(name, tuple) else (name, 1)
+    return element("th", text, scope="col" if span == 1 else "colgroup", colspan=span if span > 1 else None)
+
+
+def _cell(value: object) -> Html:
+    return value if isinstance(value, Html) and str(value).startswith("<td") else element("td", value)
 
 
 def best(text: object) -> Html:
@@ -168,7 +173,9 @@ def figure(texts: Path, number: int, lead: bool = False) -> Html:
         Html(Markup('<img src="{}" alt="{}">').format(Markup(wide), said["alt"])),
     )
     caption = element("figcaption", element("b", f"Figure {number}. "), said["caption"])
-    return element("figure", picture, caption, class_="lead" if lead else None, id=f"figure-{said['name']}-{number}")
+    return element(
+        "figure", picture, caption, class_="lead" if lead else None, id=f"figure-{said['name']}-{number}"
+    )
 
 
 def film(video: Path, poster: Path, caption: str, alt: str, number: int) -> Html:
@@ -183,9 +190,9 @@ def film(video: Path, poster: Path, caption: str, alt: str, number: int) -> Html
     """
     still = data_uri(poster)
     fallback = Html(Markup('<img src="{}" alt="{}">').format(Markup(still), alt))
-    player = element(
-        "video", fallback, src=data_uri(video), poster=still, controls=True, loop=True, muted=True, playsinline=True,
-        aria_label=alt,
-    )  # fmt: skip
+    switches = dict.fromkeys(("controls", "loop", "muted", "playsinline"), True)
+    player = element("video", fallback, src=data_uri(video), poster=still, aria_label=alt, **switches)
     strip = details("The same as a strip of frames", fallback)
-    return element("figure", player, strip, element("figcaption", element("b", f"Figure {number}. "), caption))
+    return element(
+        "figure", player, strip, element("figcaption", element("b", f"Figure {number}. "), caption)
+    )

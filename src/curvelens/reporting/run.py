@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _PACKAGES = (
-    "curvelens", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "captum", "mlxtend",
-    "matplotlib", "snakemake", "papermill", "nbconvert", "jupytext",
-)  # fmt: skip
+    *("curvelens", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "captum"),
+    *("mlxtend", "matplotlib", "snakemake", "papermill", "nbconvert", "jupytext"),
+)
 _SHOWN_ERRORS = 5
 
 
 def stage_of(path: Path) -> str:
-    """Return the rule that a benchmark file belongs to: the part of its path after ``benchmarks``, else its stem."""
+    """Return the rule that a benchmark file belongs to: the folder after ``benchmarks``, else its stem."""
     parts = path.with_suffix("").parts
     if "benchmarks" in parts[:-1]:
         return parts[parts.index("benchmarks") + 1]
@@ -52,7 +52,8 @@ def times(paths: Iterable[Path]) -> Html:
     """Return run time and memory by stage, from Snakemake's benchmark files.
 
     Args:
-        paths: Files with columns ``s``, ``max_rss`` (MiB), ``cpu_time``; those that do not exist are left out.
+        paths: Files with columns ``s``, ``max_rss`` (MiB), ``cpu_time``; those that do not exist are left
+            out.
 
     Returns:
         A table, longest stage first, or a note where nothing was measured.
@@ -74,8 +75,10 @@ def times(paths: Iterable[Path]) -> Html:
         rows.append([name.replace("_", " "), len(jobs), duration(totals[name]), duration(longest), peak])
     number = sum(len(jobs) for jobs in stages.values())
     rows.append(["all", number, duration(_sum(totals.values())), "", ""])
-    caption = "Wall time summed over a stage's jobs (which may have run side by side), its longest job, and its peak memory."
-    return table(["stage", "jobs", "total time", "longest job", "peak memory"], rows, caption, kind="numbers")
+    caption = (
+        "Wall time of a stage's jobs (which may have run side by side), its longest job, its peak memory."
+    )
+    return table([["stage", "jobs", "total time", "longest job", "peak memory"]], rows, caption)
 
 
 def total_seconds(paths: Iterable[Path]) -> float:
@@ -146,7 +149,14 @@ def failures(tables: Mapping[tuple[str, str], DataFrame]) -> Html:
             continue
         failed = frame[frame["status"] == "failed"]
         images, lost = frame["image_id"].nunique(), failed["image_id"].nunique()
-        rows.append([f"{experiment}: {name.replace('_', ' ')}", images, lost, percent(lost / images if images else 0, 1)])
+        rows.append(
+            [
+                f"{experiment}: {name.replace('_', ' ')}",
+                images,
+                lost,
+                percent(lost / images if images else 0, 1),
+            ]
+        )
         reasons = failed.drop_duplicates(["image_id", "error"])["error"].value_counts()
         told = [f"{count(int(n), 'image')}: {reason}" for reason, n in reasons.head(_SHOWN_ERRORS).items()]
         if len(reasons) > _SHOWN_ERRORS:
@@ -155,8 +165,8 @@ def failures(tables: Mapping[tuple[str, str], DataFrame]) -> Html:
             errors.append(f"{experiment}: {name}\n" + "\n".join(f"  {line}" for line in told))
     if not rows:
         return note("This run has no per-image table.")
-    caption = "Images that could not be computed. They are left out of every number above, whose n counts the others."
-    shown = table(["table", "images", "failed", "share"], rows, caption, kind="numbers")
+    caption = "Images that could not be computed: left out of every number above, whose n counts the others."
+    shown = table([["table", "images", "failed", "share"]], rows, caption)
     return Html(shown, details("Their errors", code("\n\n".join(errors)))) if errors else shown
 
 

@@ -25,7 +25,10 @@ def fidelity(summary: DataFrame) -> list[Html]:
     Args:
         summary: The table ``fidelity``.
     """
-    return [_fidelity_of(summary[summary["scalar"] == scalar], scalar) for scalar in fidelity_figure.scalars(summary)]
+    return [
+        _fidelity_of(summary[summary["scalar"] == scalar], scalar)
+        for scalar in fidelity_figure.scalars(summary)
+    ]
 
 
 def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
@@ -33,9 +36,9 @@ def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
     laws = [law for law in fidelity_figure.LAWS if (rows["law"] == law).any()]
     published = bool(rows["paper_mean"].notna().any())
     columns = [*laws, *(["Torop"] if published else [])]
-    head = [
-        [("", 1), *((f"ε = {plain(radius)}", len(columns)) for radius in radii)],
-        [("method", 1), *((name, 1) for _ in radii for name in columns)],
+    head: list[list[object]] = [
+        ["", *((f"ε = {plain(radius)}", len(columns)) for radius in radii)],
+        ["method", *(name for _ in radii for name in columns)],
     ]
     lowest = rows.groupby(["radius", "law"])["mean"].min()
     body = []
@@ -46,22 +49,33 @@ def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
             cells += [_mean(of_radius, law, lowest.get((radius, law), float("nan"))) for law in laws]
             if published:
                 printed = of_radius["paper_mean"].dropna()
-                cells.append(element("td", number(printed.iloc[0]) if len(printed) else MISSING, class_="paper"))
+                cells.append(
+                    element("td", number(printed.iloc[0]) if len(printed) else MISSING, class_="paper")
+                )
         body.append(cells)
     images = ", ".join(str(int(n)) for n in sorted(rows["images"].unique()))
-    beside = " “Torop”: Torop et al. 2023, Table 1: another network, 200 images, the radius law “paper”." if published else ""
-    text = (
-        f"Mean P_MSE of the {fidelity_figure.scalar_name(scalar)} with its standard error over images in percent (n = {images}); lower is better, "
-        f"best in bold. “ball”: ours, points uniform in the ball; “paper”: ours, radius uniform, as in the published code.{beside}"
+    beside = (
+        " “Torop”: Torop et al. 2023, Table 1: another network, 200 images, the radius law “paper”."
+        if published
+        else ""
     )
-    return table(head, body, text, kind="numbers")
+    text = (
+        f"Mean P_MSE of the {fidelity_figure.scalar_name(scalar)} with its standard error over images in "
+        f"percent (n = {images}); lower is better, "
+        "best in bold. “ball”: ours, points uniform in the ball; “paper”: ours, radius uniform, as in the "
+        f"published code.{beside}"
+    )
+    return table(head, body, text)
 
 
 def _mean(of_radius: DataFrame, law: str, lowest: float) -> Html:
     if law not in of_radius.index:
         return element("td", MISSING)
     row = of_radius.loc[law]
-    shown = Html(number(row["mean"]), element("small", f"± {percent(row['standard_error'] / row['mean'] if row['mean'] else 0)}"))
+    relative = row["standard_error"] / row["mean"] if row["mean"] else float("nan")
+    shown = Html(
+        number(row["mean"]), element("small", f"± {percent(relative)}" if relative == relative else "")
+    )
     return best(shown) if row["mean"] == lowest else element("td", shown)
 
 
@@ -83,17 +97,24 @@ def chosen(summary: DataFrame, setting: str) -> Html:
             if rows["parameter"].replace("", None).notna().any():
                 label = element("span", element("b", method), element("small", f" {where}" if where else ""))
                 body.append([label, *(_parameter(rows, size) for size in sizes)])
-    head = ["local model", *(f"ε = {plain(size)}" for size in sizes)]
-    text = "σ or σ² of the Gaussian noise, β of SoftPlus: the values with the best result on validation images."
-    return details("Smoothing parameters chosen on validation images", table(head, body, text, kind="numbers"))
+    head = [["local model", *(f"ε = {plain(size)}" for size in sizes)]]
+    text = (
+        "σ or σ² of the Gaussian noise, β of SoftPlus: the values with the best result on validation images."
+    )
+    return details("Smoothing parameters chosen on validation images", table(head, body, text))
 
 
 def _parameter(rows: DataFrame, size: float) -> str:
     if size not in rows.index:
         return MISSING
     row = rows.loc[size]
+    if not row["parameter"]:
+        return MISSING
     symbol = {"sigma": "σ", "sigma_squared": "σ²", "beta": "β"}.get(row["parameter"], row["parameter"])
-    return f"{symbol} = {number(row['parameter_value'], 3)}" if row["parameter"] else MISSING
+    theirs = row.get("paper_parameter_value", float("nan"))
+    return f"{symbol} = {row['parameter_value']:.3g}" + (
+        f" (Torop: {theirs:.3g})" if theirs == theirs else ""
+    )
 
 
 def attacks(summary: DataFrame) -> Html:
@@ -105,9 +126,9 @@ def attacks(summary: DataFrame) -> Html:
     sizes = sorted(summary["epsilon"].unique())
     published = bool(summary["paper_accuracy"].notna().any())
     columns = ["ours", *(["Torop"] if published else [])]
-    head = [
-        [("", 1), *((f"ε = {plain(size)}", len(columns)) for size in sizes)],
-        [("attack", 1), *((name, 1) for _ in sizes for name in columns)],
+    head: list[list[object]] = [
+        ["", *((f"ε = {plain(size)}", len(columns)) for size in sizes)],
+        ["attack", *(name for _ in sizes for name in columns)],
     ]
     rows = summary
     lowest = rows.groupby("epsilon")["post_hoc_accuracy"].min()
@@ -123,8 +144,11 @@ def attacks(summary: DataFrame) -> Html:
         body.append(cells)
     images = ", ".join(str(int(n)) for n in sorted(summary["images"].unique()))
     beside = " “Torop”: Torop et al. 2023, Table 8: another network, 400 images." if published else ""
-    text = f"Share of predictions unchanged, with Wilson 95% intervals (n = {images}); lower is stronger, best in bold.{beside}"
-    return table(head, body, text, kind="numbers")
+    text = (
+        f"Share of predictions unchanged, with Wilson 95% intervals (n = {images}); lower is stronger, "
+        f"best in bold.{beside}"
+    )
+    return table(head, body, text)
 
 
 def _accuracy(of_method: DataFrame, size: float, lowest: float) -> Html:
