@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -166,7 +166,7 @@ class TestLocalModels:
             # Sums of 5 × 5 terms of order 1: float64 leaves 1e-15.
             torch.testing.assert_close(models["H+G"].gradient.flatten(), gradient, rtol=1e-12, atol=1e-15)
             torch.testing.assert_close(models["H+G"].hessian(), H, rtol=1e-11, atol=1e-14)
-            assert float(models["G"].value) == pytest.approx(float(f(x.flatten())), rel=1e-13)
+            assert float(models["G"].value) == pytest.approx(f(x.flatten()).item(), rel=1e-13)
             assert models["G"].curvature is None
             assert models["H+G"].calls == 5
 
@@ -185,6 +185,20 @@ class TestLocalModels:
         assert float(a @ b / (a.norm() * b.norm())) == pytest.approx(1, abs=1e-6)
         w, v = exact["H+G"].eigh()[0][:1], rounded["H+G"].eigh()[0][:1].double()
         torch.testing.assert_close(v, w, rtol=1e-3, atol=0)
+
+    @pytest.mark.parametrize("scalar", [targets.probability, targets.log_probability, targets.loss])
+    def test_derivatives_survive_it_too(self, scalar: Callable[[nn.Module, int], targets.Scalar]):
+        # Automatic differentiation of a plain softmax gives a cosine of −0.7 here.
+        model, x = network(), point(1, 3, 3)
+        with torch.no_grad():
+            for parameter in model[5].parameters():
+                parameter *= 1200
+        k = int(model(x[None]).argmax())
+        exact = local_models.build("plain", model, lambda m: scalar(m, k), x)["H+G"]
+        rounded = local_models.build("plain", model.float(), lambda m: scalar(m, k), x.float())["H+G"]
+        for a, b in ((exact.gradient, rounded.gradient), (exact.hessian(), rounded.hessian())):
+            a, b = a.flatten(), b.double().flatten()
+            assert float(a @ b / (a.norm() * b.norm())) == pytest.approx(1, abs=1e-6)
 
     def test_probability_of_a_network_that_is_not_piecewise_linear(self):
         model = nn.Sequential(nn.Flatten(), nn.Linear(9, 7), nn.Softplus(beta=3), nn.Linear(7, 4)).double()
@@ -206,7 +220,7 @@ class TestLocalModels:
 
         flat = x.flatten()
         # PyTorch's SoftPlus is linear above βx = 20, where log(1 + e^βx) differs from βx by e^−20 = 2e-9.
-        assert float(models["G"].value) == pytest.approx(float(model(x[None])[0, 1]), rel=1e-14)
+        assert float(models["G"].value) == pytest.approx(model(x[None])[0, 1].item(), rel=1e-14)
         expected = torch.autograd.functional.jacobian(surrogate, flat)
         torch.testing.assert_close(models["G"].gradient.flatten(), expected, rtol=1e-7, atol=1e-8)
         expected = torch.autograd.functional.hessian(surrogate, flat)
@@ -238,7 +252,7 @@ class TestLocalModels:
         assert models["G"].calls == models["H+G"].calls > 0
         assert models["G"].curvature is None
         torch.testing.assert_close(models["G"].gradient, models["H+G"].gradient, rtol=0, atol=0)
-        assert float(models["G"].value) == pytest.approx(float(model(x[None]).softmax(1)[0, 0]), rel=1e-13)
+        assert float(models["G"].value) == pytest.approx(model(x[None]).softmax(1)[0, 0].item(), rel=1e-13)
 
     def test_first_order_alone(self):
         model, x = network(), point(1, 3, 3)

@@ -13,6 +13,7 @@ from operator import index as to_integer
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from curvelens.chunks import chunks
 from curvelens.errors import ArgumentError
@@ -173,7 +174,7 @@ def probability(model: nn.Module, k: Index) -> Scalar:
         ArgumentError: ``k`` is not a class.
     """
     name, k = _named("probability", k)
-    return Scalar(name, model, lambda y, k: _pick(name, _classes(name, y, 2).softmax(1), k), (k,))
+    return Scalar(name, model, lambda y, k: _surprise(name, y, k).neg().exp(), (k,))
 
 
 def log_probability(model: nn.Module, k: Index) -> Scalar:
@@ -190,7 +191,7 @@ def log_probability(model: nn.Module, k: Index) -> Scalar:
         ArgumentError: ``k`` is not a class.
     """
     name, k = _named("log_probability", k)
-    return Scalar(name, model, lambda y, k: _pick(name, _classes(name, y, 2).log_softmax(1), k), (k,))
+    return Scalar(name, model, lambda y, k: -_surprise(name, y, k), (k,))
 
 
 def loss(model: nn.Module, k: Index) -> Scalar:
@@ -207,7 +208,7 @@ def loss(model: nn.Module, k: Index) -> Scalar:
         ArgumentError: ``k`` is not a class.
     """
     name, k = _named("loss", k)
-    return Scalar(name, model, lambda y, k: -_pick(name, _classes(name, y, 2).log_softmax(1), k), (k,))
+    return Scalar(name, model, lambda y, k: _surprise(name, y, k), (k,))
 
 
 def margin(model: nn.Module, k: Index, other: Index | None = None) -> Scalar:
@@ -387,9 +388,24 @@ def _pick(name: str, y: Tensor, k: Index) -> Tensor:
     return y.gather(1, k.to(y.device)[:, None])[:, 0]
 
 
+def _surprise(name: str, y: Tensor, k: Index) -> Tensor:
+    """Return ``-log softmax(y)_k`` for each row of ``y[B, c]``, as ``log(1 + Σ_{j≠k} exp(y_j - y_k))``.
+
+    A softmax that rounds to 1 loses the term of class k when differentiated, because ``1 - p_k`` cancels: in
+    float32 the gradient of a confidence above 1 - 1e-8 then points the wrong way. Here nothing cancels.
+    """
+    y = _classes(name, y, 2)
+    own = _pick(name, y, k)
+    others = y.masked_fill(_is_class(y, k), -torch.inf).logsumexp(1)
+    return softplus(others - own, threshold=80.0)  # exp(80) is finite in float32
+
+
+def _is_class(y: Tensor, k: Index) -> Tensor:
+    """Return where the columns of ``y[B, c]`` are class k: bool ``[1 or B, c]``."""
+    columns = torch.arange(y.shape[1], device=y.device)
+    return columns[None] == (k.to(y.device)[:, None] if isinstance(k, Tensor) else k)
+
+
 def _lead(name: str, y: Tensor, k: Index) -> Tensor:
     """Return ``y_k - max_{j != k} y_j`` for each row of ``y[B, c]``."""
-    own = _pick(name, y, k)
-    columns = torch.arange(y.shape[1], device=y.device)
-    mine = columns[None] == (k.to(y.device)[:, None] if isinstance(k, Tensor) else k)
-    return own - y.masked_fill(mine, -torch.inf).max(dim=1).values
+    return _pick(name, y, k) - y.masked_fill(_is_class(y, k), -torch.inf).max(dim=1).values
