@@ -17,8 +17,8 @@ from torch import Tensor
 
 from curvelens.chunks import MAX_ROWS, available_bytes, chunk_rows, even_rows, memory_limit, run_in_chunks
 from curvelens.errors import ArgumentError
-from curvelens.products import HessianOperator, graph_bytes, hessian_operator, select_rows
-from curvelens.targets import Function, Scalar, evaluation_mode
+from curvelens.products import HessianOperator, graph_bytes, hessian_operator, pullback, select_rows
+from curvelens.targets import Function, Logits, Scalar, evaluation_mode
 
 _UNMEASURED_ROWS = 32
 _UNMEASURED_BYTES = 2 * 2**20
@@ -88,6 +88,36 @@ def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
     with _without_graph(f):
         x = _plain(x, f, len(x))
         run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+    return out
+
+
+def vjp(function: Function, x: Tensor, u: Tensor, chunk: int | None = None) -> Tensor:
+    """Return vectors times the Jacobian of a vector-valued function at one x, by reverse mode.
+
+    Args:
+        function: ``[B, *shape] -> [B, c]``, row by row, e.g. :func:`curvelens.targets.logits`.
+        x: ``[*shape]``, floating point.
+        u: ``[m, c]``; the rows of the identity give the Jacobian itself.
+        chunk: Vectors at once, >= 1; ``None`` chooses by memory.
+
+    Returns:
+        ``[m, *shape]``, detached.
+
+    Raises:
+        ArgumentError: ``u`` does not fit the function's output, x is not floating point, or ``chunk < 1``.
+    """
+    out = x.new_empty(len(u), *x.shape)
+    with _without_graph(function):
+        x = _plain(x, function, 1)
+        pull = pullback(function, x, u.shape[1])
+
+        def work(start: int, stop: int) -> None:
+            out[start:stop] = pull(u[start:stop].to(x))
+
+        if chunk is None:
+            row = 2 * graph_bytes(lambda z: function(z)[:, 0], x[None])
+            chunk = chunk_rows(row, memory_limit(x.device), _HESSIAN_ROWS.get(x.device.type, 512))
+        run_in_chunks(len(u), chunk, work)
     return out
 
 
@@ -212,7 +242,7 @@ def _evaluate(f: Function, block: Tensor, start: int, stop: int) -> Tensor:
 @contextmanager
 def _without_graph(f: Function) -> Iterator[None]:
     """Keep the model in evaluation mode and record no graph, inside and outside of inference mode alike."""
-    mode = evaluation_mode(f.model) if isinstance(f, Scalar) else nullcontext()
+    mode = evaluation_mode(f.model) if isinstance(f, (Scalar, Logits)) else nullcontext()
     with torch.inference_mode(False), torch.no_grad(), mode:
         yield
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from curvelens.chunks import is_out_of_memory
-from curvelens.errors import CurvelensError
+from curvelens.errors import ArgumentError, CurvelensError
 from curvelens.stages import ChainHessian, identity_rows, layer_chain
 from curvelens.targets import Function, Scalar
 
@@ -94,6 +94,41 @@ def _saved_bytes(f: Function, x: Tensor) -> int:
         y = f(x.detach().requires_grad_())
     del y
     return sum(saved.values())
+
+
+def pullback(function: Function, x: Tensor, size: int) -> Function:
+    """Return ``u[m, c] -> u J [m, *shape]`` with J the Jacobian of a vector-valued function at one x.
+
+    The graph is built once and pulled back for all vectors together; where that cannot be batched, each
+    vector gets a copy of x.
+
+    Args:
+        function: ``[B, *shape] -> [B, c]``, row by row.
+        x: ``[*shape]``.
+        size: c, as the caller supposes it.
+
+    Raises:
+        ArgumentError: The function's output is not ``[B, c]`` with this c.
+    """
+    with torch.enable_grad():
+        leaf = x.detach()[None].requires_grad_()
+        y = function(leaf)
+    if y.shape != (1, size):
+        raise ArgumentError(f"vjp: the function returns {list(y.shape)} for one row of x, not [1, {size}]")
+
+    def pull(u: Tensor) -> Tensor:
+        try:
+            (rows,) = torch.autograd.grad(y, leaf, u[:, None], retain_graph=True, is_grads_batched=True)
+            return rows[:, 0]
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            _log.info("batched reverse mode failed (%s); copying x", error)
+        with torch.enable_grad():
+            copies = x.detach().expand(len(u), *x.shape).clone().requires_grad_()
+            return torch.autograd.grad(function(copies), copies, u)[0]
+
+    return pull
 
 
 class _FirstThatWorks:

@@ -71,7 +71,8 @@ def softplus_surrogate(model: nn.Module, beta: float, threshold: float = 20.0) -
     """Return a copy of a model with SoftPlus in place of every ReLU.
 
     ``softplus(x) = log(1 + exp(beta x)) / beta`` (Torop et al. 2023, Sec. 2), and x itself where
-    ``beta x > threshold``; without that, ``exp`` overflows. At the default the difference is below 2.1e-9 / beta.
+    ``beta x > threshold``; without that, ``exp`` overflows. At the default they differ by at most
+    2.1e-9 / beta there.
 
     Args:
         model: A model whose activations are ``nn.ReLU`` or ``nn.ReLU6`` modules; it is not changed.
@@ -103,8 +104,8 @@ def swish_surrogate(model: nn.Module, beta: float) -> nn.Module:
         The copy, on the same device, in the same modes.
 
     Raises:
-        ArgumentError: ``beta`` is not positive, the model has no ReLU module, or it calls a ReLU as a function,
-            which a copy cannot replace.
+        ArgumentError: ``beta`` is not positive, the model has no ReLU module, or it calls a ReLU as a
+            function, which a copy cannot replace.
     """
     return _replaced("swish_surrogate", model, beta, lambda: Swish(beta))
 
