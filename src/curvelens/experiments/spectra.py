@@ -1,0 +1,431 @@
+"""How curved is a network: spectra of the full input Hessian of the largest logit, and what they mean.
+
+The gradient of a smooth (SoftPlus) network changes with its Hessian; that of a piecewise-linear (ReLU)
+network, whose Hessian is zero, jumps where linear regions end. Both are measured, on the same segment from
+each image. The scalar is the logit of the class predicted at the image, also where another becomes larger.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvelens import seeds, targets
+from curvelens.derivatives import ZeroHessianWarning, gradient, hessian, value
+from curvelens.errors import ConfigError, ModelError
+from curvelens.experiments.rows import Item, per_image
+from curvelens.regions import region_radius, regions_along
+from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from curvelens.store import ImageSet
+    from curvelens.targets import Scalar
+
+FLAT, CONVEX, CONCAVE, ANISOTROPIC, MIXED = "flat", "convex", "concave", "strongly anisotropic", "mixed"
+PIECEWISE = "flat (piecewise linear)"
+VERDICTS = (FLAT, CONVEX, CONCAVE, ANISOTROPIC, MIXED, PIECEWISE)
+
+_VERDICT = (
+    f"`{PIECEWISE}`: the Hessian is exactly zero; `{FLAT}`: relative_curvature < 0.1; else `{CONVEX}` "
+    f"(`{CONCAVE}`): at least 95 % of Σ|λ| is positive (negative); else `{ANISOTROPIC}`: anisotropy ≥ 10; "
+    f"else `{MIXED}`. The numbers are the default thresholds."
+)
+
+SPECTRA = schema(
+    "spectra",
+    "Reading of the full input Hessian H of the largest logit, with gradient g, at one image.",
+    {
+        **IMAGE_COLUMNS,
+        "model": Column(str, "Name of the network."),
+        "activation": Column(str, "Its nonlinearity: `relu`, `softplus`."),
+        "scalar": Column(str, "The number whose Hessian is taken."),
+        "positive_share": Column(float, "Share of eigenvalues above the near-zero threshold.", ge=0, le=1),
+        "negative_share": Column(float, "Share of eigenvalues below minus the threshold.", ge=0, le=1),
+        "near_zero_share": Column(
+            float, "Share with |λ| at most the near-zero threshold times the spectral radius.", ge=0, le=1
+        ),
+        "largest_eigenvalue": Column(float, "Largest eigenvalue of H.", unit="logit/L2²"),
+        "smallest_eigenvalue": Column(float, "Smallest (most negative) eigenvalue of H.", unit="logit/L2²"),
+        "spectral_radius": Column(float, "Largest |λ|.", unit="logit/L2²", ge=0),
+        "trace": Column(float, "Sum of the eigenvalues, the Laplacian.", unit="logit/L2²"),
+        "positive_mass": Column(
+            float, "Σ of the positive λ over Σ|λ|; missing where H = 0.", nullable=True, ge=0, le=1
+        ),
+        "effective_rank": Column(
+            float, "exp of the entropy of |λ|/Σ|λ|: how many directions curve; 0 where H = 0.", ge=0
+        ),
+        "anisotropy": Column(
+            float, "Largest |λ| over the mean |λ|: 1 when all directions curve alike.", ge=1 - 1e-9
+        ),
+        "relative_curvature": Column(
+            float, "Largest |λ| times the segment's length over |g|: relative change of g to 2nd order.", ge=0
+        ),
+        "verdict": Column(str, _VERDICT, isin=VERDICTS),
+        "gradient_norm": Column(float, "L2 norm of the gradient.", unit="logit/L2", ge=0),
+        "gradient_change": Column(
+            float,
+            "|g(end of the segment) − g| / |g|, the segment in a random direction.",
+            nullable=True,
+            ge=0,
+        ),
+        "expansion_order": Column(
+            float,
+            "Power of the step with which the second-order expansion's error falls, 3 in theory; "
+            "missing for piecewise-linear networks.",
+            nullable=True,
+        ),
+        "curvature_error": Column(
+            float,
+            "Relative difference between vᵀHv and the measured change of g along v, the leading eigenvector; "
+            "missing for piecewise-linear networks.",
+            nullable=True,
+            ge=0,
+        ),
+        "region_radius": Column(
+            float,
+            "Distance to the border of the linear region; missing if smooth.",
+            unit="L2",
+            nullable=True,
+            ge=0,
+        ),
+        "regions_crossed": Column(
+            int, "Borders of linear regions on the segment; missing if smooth.", nullable=True, ge=0
+        ),
+        "largest_gradient_jump": Column(
+            float,
+            "Largest change of the gradient at one border on the segment, 0 without any; missing if smooth.",
+            unit="logit/L2",
+            nullable=True,
+            ge=0,
+        ),
+        **RUN_COLUMNS,
+        "calls": Column(int, "Gradients and Hessian-vector products computed for the row.", ge=0),
+    },
+    keys=("model", "image_id"),
+)
+
+EIGENVALUES = schema(
+    "eigenvalues",
+    "Every eigenvalue of the input Hessian of the largest logit.",
+    {
+        "image_id": IMAGE_COLUMNS["image_id"],
+        "model": Column(str, "Name of the network."),
+        "rank": Column(int, "1 for the largest eigenvalue, with its sign; d for the smallest.", ge=1),
+        "eigenvalue": Column(float, "The eigenvalue.", unit="logit/L2²"),
+    },
+    keys=("model", "image_id", "rank"),
+)
+
+_MEDIANS = {
+    "positive_share": "share of positive eigenvalues",
+    "negative_share": "share of negative eigenvalues",
+    "near_zero_share": "share of near-zero eigenvalues",
+    "spectral_radius": "largest |λ|",
+    "trace": "trace",
+    "effective_rank": "effective rank",
+    "anisotropy": "anisotropy",
+    "relative_curvature": "relative curvature",
+    "gradient_norm": "gradient norm",
+    "gradient_change": "relative change of the gradient over the segment",
+    "expansion_order": "order of the second-order expansion's error, 3 in theory",
+    "region_radius": "distance to the border of the linear region",
+    "regions_crossed": "number of borders on the segment",
+    "largest_gradient_jump": "largest gradient jump on the segment",
+}
+
+
+def _column(verdict: str) -> str:
+    return verdict.replace(" ", "_").replace("(", "").replace(")", "")
+
+
+SPECTRA_SUMMARY = schema(
+    "spectra_summary",
+    "The spectra of one network over its images: medians and counts of verdicts.",
+    {
+        "model": Column(str, "Name of the network."),
+        "activation": Column(str, "Its nonlinearity."),
+        "images": Column(int, "Images that did not fail.", ge=0),
+        **{
+            name: Column(float, f"Median {text}; missing where no image has one.", nullable=True)
+            for name, text in _MEDIANS.items()
+        },
+        **{_column(name): Column(int, f"Images found {name}.", ge=0) for name in VERDICTS},
+    },
+    keys=("model",),
+)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the verdicts change; dimensionless.
+
+    Attributes:
+        near_zero: Eigenvalues within this share of the spectral radius count as zero.
+        flat: Below this relative change of the gradient over the segment the function is flat.
+        one_signed: From this share of Σ|λ| on, one sign decides between convex and concave.
+        anisotropic: From this ratio of largest to mean |λ| on, a spectrum of both signs is anisotropic.
+    """
+
+    near_zero: float = 1e-3
+    flat: float = 0.1
+    one_signed: float = 0.95
+    anisotropic: float = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        segment: L2 length of the segment, in a random direction, that gradient changes refer to.
+        vectors: Leading eigenvectors kept for figures.
+        seed: Seed of the run.
+        thresholds: Where the verdicts change.
+    """
+
+    segment: float = 1.0
+    vectors: int = 6
+    seed: int = 0
+    thresholds: Thresholds = Thresholds()
+
+
+def spectra(
+    model: torch.nn.Module,
+    images: ImageSet,
+    indices: Sequence[int] | None,
+    model_name: str,
+    activation: str,
+    *,
+    settings: Settings = Settings(),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
+    """Compute and read the input Hessian's spectrum at every image.
+
+    Args:
+        model: Classifier ``[B, C, H, W] -> [B, c]``; it is copied, not touched.
+        images: N images.
+        indices: Positions of the n images to use; None for all.
+        model_name: Name for the tables.
+        activation: ``relu`` for a piecewise-linear network, else the name of its smooth nonlinearity.
+        settings: Lengths and thresholds.
+        device: Where to compute.
+        dtype: Precision of network and Hessian; the numerical checks need float64.
+
+    Returns:
+        The tables :data:`SPECTRA` and :data:`EIGENVALUES`, and arrays by name, one entry an image, NaN where
+        it failed: ``gradient`` ``[n, C, H, W]``, ``eigenvectors`` ``[n, k, C, H, W]`` of unit length by
+        decreasing magnitude of their ``leading_eigenvalues`` ``[n, k]``, zero where the Hessian is zero.
+
+    Raises:
+        ConfigError: The segment's length is not positive, or near_zero is not in (0, 1).
+        ModelError: ``activation`` contradicts the model.
+    """
+    thresholds = settings.thresholds
+    if not (math.isfinite(settings.segment) and settings.segment > 0):
+        raise ConfigError(f"spectra.segment: {settings.segment:g} is not a length; give a number > 0, e.g. 1")
+    if not 0 < thresholds.near_zero < 1:
+        raise ConfigError(f"spectra.near_zero: {thresholds.near_zero:g} is not in (0, 1); give e.g. 0.001")
+    network = copy.deepcopy(model).to(device=device, dtype=dtype)
+    if (linear := targets.logits(network).piecewise_linear) != (activation == "relu"):
+        kind = "piecewise linear" if linear else "not piecewise linear"
+        raise ModelError(
+            f"spectra: model {model_name!r} is {kind}, which contradicts activation {activation!r}; "
+            "name the activation 'relu' if and only if the network has ReLU-type modules only"
+        )
+    images = images if indices is None else images.subset(indices)
+    found: dict[str, dict[str, np.ndarray]] = {}
+
+    def measure(item: Item) -> dict[str, Any]:
+        f = targets.logit(network, item.prediction)
+        row, found[item.image_id] = _measure(f, item, settings)
+        return row
+
+    rows = per_image(
+        images,
+        network,
+        measure,
+        description=f"spectra of {model_name}",
+        device=device,
+        dtype=dtype,
+        constants={"model": model_name, "activation": activation, "scalar": "max_logit"},
+    )
+    kept = {image_id: found[image_id] for image_id in images.ids if image_id in found}
+    arrays = _stack(kept, images, settings.vectors)
+    return frame(rows, SPECTRA), _eigenvalue_table(kept, model_name), arrays
+
+
+def _measure(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return one image's row, and its spectrum, leading eigenvectors and gradient."""
+    x, d = item.x, item.x.numel()
+    g = gradient(f, x[None])[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZeroHessianWarning)  # the zero is what is to be shown
+        H = hessian(f, x).double()
+    values, leading, vectors = _spectrum(H, min(settings.vectors, d))
+    direction = _direction(item, settings.seed)
+    end = x + settings.segment * direction
+    norm = float(torch.linalg.vector_norm(g))
+    change = float(torch.linalg.vector_norm(gradient(f, end[None])[0] - g))
+    row: dict[str, Any] = read_spectrum(values, norm, settings.segment, settings.thresholds)
+    row |= {"gradient_norm": norm, "gradient_change": change / norm if norm > 0 else math.nan}
+    row |= {"calls": 2} if f.piecewise_linear else {"calls": d + 2}
+    if f.piecewise_linear:
+        row["verdict"] = PIECEWISE
+        row |= _regions(f, x, end)
+    elif row["spectral_radius"] > 0:
+        row |= _checks(f, x, g, leading, vectors)
+        row["calls"] += 2
+    row["calls"] += 2 * int(row.get("regions_crossed", 0))
+    arrays = {"leading_eigenvalues": leading, "eigenvectors": vectors, "gradient": g}
+    return row, {name: array.cpu().numpy() for name, array in arrays.items()} | {"eigenvalues": values}
+
+
+def _direction(item: Item, seed: int) -> Tensor:
+    """Return the image's random unit direction ``[*shape]``, the same for every network."""
+    generator = seeds.generator(seed, item.image_id, "spectra segment")
+    noise = torch.randn(item.x.shape, generator=generator, dtype=torch.float64)
+    return (noise / torch.linalg.vector_norm(noise)).to(item.x)
+
+
+def _spectrum(H: Tensor, k: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Return all eigenvalues ``[d]``, descending, and the k largest in magnitude with vectors ``[k, d]``."""
+    if not H.any():
+        return np.zeros(len(H)), H.new_zeros(k), H.new_zeros(k, len(H))
+    values, vectors = torch.linalg.eigh(H)
+    leading = values.abs().argsort(descending=True)[:k]
+    return values.flip(0).cpu().numpy(), values[leading], vectors.mT[leading]
+
+
+def read_spectrum(
+    eigenvalues: np.ndarray, gradient_norm: float, segment: float, thresholds: Thresholds = Thresholds()
+) -> dict[str, float | str]:
+    """Read a spectrum: signs, size, effective rank, anisotropy, verdict.
+
+    The effective rank is ``exp(−Σ p log p)`` with ``p = |λ|/Σ|λ|`` (Roy and Vetterli 2007, here of the
+    eigenvalues' magnitudes), the anisotropy ``max|λ| / mean|λ|``, in [1, d].
+
+    Args:
+        eigenvalues: All eigenvalues ``[d]`` of a Hessian, in any order.
+        gradient_norm: L2 norm of the gradient there.
+        segment: L2 distance over which the gradient's relative change ``max|λ|·segment/‖g‖`` is judged.
+        thresholds: Where the verdicts change.
+
+    Returns:
+        The columns ``positive_share`` to ``verdict`` of :data:`SPECTRA`.
+    """
+    values = np.sort(np.asarray(eigenvalues, float))[::-1]
+    sizes = np.abs(values)
+    radius, total = float(sizes.max()), float(sizes.sum())
+    bound = thresholds.near_zero * radius
+    p = sizes[sizes > 0] / total
+    mass = float(values[values > 0].sum()) / total if total > 0 else math.nan
+    anisotropy = radius / float(sizes.mean()) if total > 0 else 1.0
+    change = radius * segment / gradient_norm if gradient_norm > 0 else (math.inf if radius > 0 else 0.0)
+    if change < thresholds.flat:
+        verdict = FLAT
+    elif max(mass, 1 - mass) >= thresholds.one_signed:
+        verdict = CONVEX if mass > 0.5 else CONCAVE
+    else:
+        verdict = ANISOTROPIC if anisotropy >= thresholds.anisotropic else MIXED
+    return {
+        "positive_share": float((values > bound).mean()),
+        "negative_share": float((values < -bound).mean()),
+        "near_zero_share": float((sizes <= bound).mean()),
+        "largest_eigenvalue": float(values[0]),
+        "smallest_eigenvalue": float(values[-1]),
+        "spectral_radius": radius,
+        "trace": float(values.sum()),
+        "positive_mass": mass,
+        "effective_rank": float(np.exp(-(p * np.log(p)).sum())) if total > 0 else 0.0,
+        "anisotropy": anisotropy,
+        "relative_curvature": change if math.isfinite(change) else math.nan,
+        "verdict": verdict,
+    }
+
+
+def _regions(f: Scalar, x: Tensor, end: Tensor) -> dict[str, Any]:
+    """Return where the linear region of ``x`` ends and what happens on the way to ``end``."""
+    crossings = regions_along(f, x, end)
+    assert crossings.jumps is not None
+    return {
+        "region_radius": float(region_radius(f.model, x)),
+        "regions_crossed": crossings.count,
+        "largest_gradient_jump": float(crossings.jumps.max()) if crossings.count else 0.0,
+    }
+
+
+def _checks(f: Scalar, x: Tensor, g: Tensor, curvatures: Tensor, vectors: Tensor) -> dict[str, float]:
+    """Check leading eigenpairs ``[k]``, ``[k, d]`` by differences of values and gradients.
+
+    The steps, 1e-3 to 8e-3, keep the third-order error far above float64 rounding and the fourth far below.
+    """
+    v = vectors.to(x).view(-1, *x.shape)
+    slopes, curvatures = (v * g).flatten(1).sum(1), curvatures.to(x)
+    steps = 1e-3 * 2.0 ** np.arange(4)
+    here = value(f, x[None])
+    errors = [value(f, x + h * v) - here - h * slopes - h**2 / 2 * curvatures for h in steps]
+    sizes = np.array([float(torch.linalg.vector_norm(error)) for error in errors])
+    order = np.polyfit(np.log(steps), np.log(sizes), 1)[0] if (sizes > 0).all() else math.nan
+    h = 1e-4
+    ahead, behind = gradient(f, torch.stack([x + h * v[0], x - h * v[0]]))
+    measured = float(((ahead - behind) * v[0]).sum()) / (2 * h)
+    return {"expansion_order": float(order), "curvature_error": abs(measured / float(curvatures[0]) - 1)}
+
+
+def _eigenvalue_table(spectra: Mapping[str, Mapping[str, np.ndarray]], model_name: str) -> pd.DataFrame:
+    """Return the long table of all images' eigenvalues, each spectrum in descending order."""
+    import pandas as pd
+
+    ranks = [np.arange(1, 1 + len(arrays["eigenvalues"])) for arrays in spectra.values()]
+    columns = {
+        "image_id": [i for i, rank in zip(spectra, ranks, strict=True) for _ in rank],
+        "model": model_name,
+        "rank": np.concatenate([np.zeros(0, int), *ranks]),
+        "eigenvalue": np.concatenate([np.zeros(0), *(arrays["eigenvalues"] for arrays in spectra.values())]),
+    }
+    return EIGENVALUES.validate(pd.DataFrame(columns))
+
+
+def _stack(found: Mapping[str, Mapping[str, np.ndarray]], images: ImageSet, k: int) -> dict[str, np.ndarray]:
+    """Join the images' gradients and leading eigenpairs; an image that failed leaves NaN."""
+    n, k = len(images), min(k, math.prod(images.shape))
+    arrays = {
+        "gradient": np.full((n, *images.shape), np.nan),
+        "eigenvectors": np.full((n, k, *images.shape), np.nan),
+        "leading_eigenvalues": np.full((n, k), np.nan),
+    }
+    for position, image_id in enumerate(images.ids):
+        if image_id in found:
+            arrays["gradient"][position] = found[image_id]["gradient"]
+            arrays["eigenvectors"][position] = found[image_id]["eigenvectors"].reshape(k, *images.shape)
+            arrays["leading_eigenvalues"][position] = found[image_id]["leading_eigenvalues"]
+    return arrays
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each network: medians and counts of verdicts.
+
+    Args:
+        table: Rows of :data:`SPECTRA`, of one or several networks; failed rows are left out.
+
+    Returns:
+        The table :data:`SPECTRA_SUMMARY`.
+    """
+    rows = []
+    for (model, activation), group in table.groupby(["model", "activation"], sort=True):
+        fine = group[group["status"] == OK]
+        medians = {name: float(fine[name].astype(float).median()) for name in _MEDIANS}
+        counts = {_column(name): int((fine["verdict"] == name).sum()) for name in VERDICTS}
+        rows.append({"model": model, "activation": activation, "images": len(fine)} | medians | counts)
+    return frame(rows, SPECTRA_SUMMARY)
