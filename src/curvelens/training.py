@@ -1,8 +1,8 @@
 """Training of classifiers: reproducible from a seed, and resumed after a kill with the same result.
 
 Initial weights, the order of the batches and any dropout derive from (seed, model name, epoch, update), so
-nothing depends on what ran before. The state is stored from time to time in a checkpoint that holds tensors and
-plain numbers only.
+nothing depends on what ran before. The state is stored from time to time in a checkpoint that holds tensors
+and plain numbers only.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def train(
 ) -> pd.DataFrame:
     """Minimise the cross-entropy by stochastic gradient descent, in place.
 
-    The result depends on the model's weights, the images, the parameters, ``seed`` and ``name``. The number of
-    threads changes it by floating-point rounding only, an interruption not at all.
+    The result depends on the model's weights, the images, the parameters, ``seed`` and ``name``. The number
+    of threads changes it by floating-point rounding only, an interruption not at all.
 
     Args:
         model: Classifier on the device to train on; it is left in evaluation mode and without gradients.

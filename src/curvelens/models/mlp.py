@@ -39,7 +39,7 @@ def mlp(parameters: MlpParameters, classes: int, image_shape: tuple[int, int, in
 
     Submodules are ``normalise``, ``flatten``, ``linear1``, ``activation1``, …, ``logits``; the output of the
     linear layer with the highest number is the pre-activation of the last hidden layer. Weights start as in
-    He et al. 2015, eq. 10, and biases at zero. A network with SoftPlus starts with the biases that cancel what
+    He et al. 2015, eq. 10, and biases at zero. A SoftPlus network starts with the biases that cancel what
     SoftPlus(0) = log(2)/beta contributes to the next layer; without them its deep layers hardly learn.
 
     Args:
