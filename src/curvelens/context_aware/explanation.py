@@ -18,12 +18,20 @@ from curvelens.errors import ArgumentError
 if TYPE_CHECKING:
     import numpy as np
 
+    from curvelens.context_aware.operators import Operator
     from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
     from curvelens.softmax_curvature import SoftmaxHessian
 
     Array: TypeAlias = Tensor | np.ndarray
     Curvature: TypeAlias = (
-        Array | LowRank | MatrixFree | LocalQuadratic | SoftmaxHessian | Callable[[Tensor], Tensor] | None
+        Array
+        | LowRank
+        | MatrixFree
+        | LocalQuadratic
+        | SoftmaxHessian
+        | Operator
+        | Callable[[Tensor], Tensor]
+        | None
     )
 
 MAX_ITERATIONS = 10_000

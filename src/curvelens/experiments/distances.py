@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curvelens import targets
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
 from curvelens.errors import ConfigError
+from curvelens.experiments.local_models import build
 from curvelens.experiments.rows import Item, per_image
-from curvelens.softmax_curvature import softmax_hessian
+from curvelens.quadratic import LocalQuadratic, MatrixFree
+from curvelens.softmax_curvature import SoftmaxHessian, softmax_hessian
 from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, schema
 
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ def distances(
     """Compare CASO with CAFO on every image.
 
     Args:
-        model: Classifier on ``device`` and in ``dtype``, a piecewise-linear network followed by a SoftMax.
+        model: Classifier on ``device`` and in ``dtype``; L is exact for a piecewise-linear network.
         images: The images.
         c1: λ₂ = L/2 + c₁, > 0.
         device: Device of the model.
@@ -101,11 +104,10 @@ def distances(
         raise ConfigError(f"distances.c1: {c1:g} is not positive; 10 is the paper's")
 
     def compare(item: Item) -> dict[str, Any]:
-        hessian = softmax_hessian(model, item.x)
-        largest = max(0.0, float(hessian.largest_eigenvalue))
+        gradient, H, (smallest, largest), calls = _curvature(model, item)
         l2 = choose_l2(largest, c1)
-        first = cafo(hessian.gradient, 0.0, l2)
-        second = caso(hessian.gradient, hessian, 0.0, l2)
+        first = cafo(gradient, 0.0, l2)
+        second = caso(gradient, H, 0.0, l2)
         p = item.logits.double().softmax(0)
         entropy = max(0.0, float(-(p * p.clamp_min(1e-300).log()).sum()))
         return {
@@ -115,13 +117,55 @@ def distances(
             "lambda2": l2,
             "distance": distance(first.delta, second.delta),
             "angle": angle(first.delta, second.delta),
-            "kantorovich_bound": kantorovich_distance(largest, l2),
+            "kantorovich_bound": kantorovich_distance(largest, l2, smallest),
             "kkt_residual": second.residual,
-            "calls": hessian.calls,
+            "calls": calls,
         }
 
     rows = per_image(images, model, compare, description="distances", device=device, dtype=dtype)
     return frame(rows, DISTANCES)
+
+
+def _curvature(
+    model: torch.nn.Module, item: Item
+) -> tuple[torch.Tensor, SoftmaxHessian | LocalQuadratic, tuple[float, float], int]:
+    """Return gradient and Hessian of the loss, bounds ≤ 0 and ≥ 0 of its eigenvalues, and the gradient calls.
+
+    In closed form for a piecewise-linear network, where no eigenvalue is negative; else by differentiation.
+    """
+    if targets.logits(model).piecewise_linear:
+        hessian = softmax_hessian(model, item.x)
+        return hessian.gradient, hessian, (0.0, hessian.largest_eigenvalue), hessian.calls
+    q = build("plain", model, lambda network: targets.loss(network, item.prediction), item.x)["H+G"]
+    smallest, largest, products = extreme_eigenvalues(q)
+    return q.gradient, q, (min(0.0, smallest), max(0.0, largest)), q.calls + products
+
+
+def extreme_eigenvalues(q: LocalQuadratic) -> tuple[float, float, int]:
+    """Return the smallest and the largest eigenvalue of a local model's curvature.
+
+    Args:
+        q: Local model; a matrix-free curvature is searched by Lanczos' method, first for the eigenvalue of
+            largest magnitude and then, shifted by it, for the one furthest from it.
+
+    Returns:
+        Smallest, largest, and the number of products made.
+    """
+    if not isinstance(q.curvature, MatrixFree):
+        values, _ = q.eigh()
+        found = [float(value) for value in values] if len(values) == q.size else [0.0, *values.tolist()]
+        return min(found), max(found), 0
+    products = 0
+    matvec, size = q.curvature.matvec, q.size
+
+    def shifted(columns: torch.Tensor, shift: float) -> torch.Tensor:
+        nonlocal products
+        products += columns.shape[1]
+        return matvec(columns) - shift * columns
+
+    first = float(MatrixFree(lambda v: shifted(v, 0.0), size).eigh(1, q.gradient)[0])
+    other = first + float(MatrixFree(lambda v: shifted(v, first), size).eigh(1, q.gradient)[0])
+    return min(first, other), max(first, other), products
 
 
 def summarise(table: pd.DataFrame, groups: int = 5) -> pd.DataFrame:
