@@ -36,12 +36,15 @@ def tails(frame: pd.DataFrame, failed: int = 0) -> pd.DataFrame:
     return frame
 
 
-def spectra(n: int = 8, failed: int = 0, seed: int = 0) -> pd.DataFrame:
+def spectra(
+    n: int = 8, failed: int = 0, seed: int = 0, verdict: str = "strongly anisotropic"
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     parts = []
-    for model, activation in (("softplus", "softplus"), ("relu", "relu")):
+    for model, activation in (("relu", "relu"), ("softplus", "softplus")):
         flat = activation == "relu"
         top = np.zeros(n) if flat else rng.uniform(2, 9, n)
+        crossed = rng.integers(20, 90, n).astype(float)
         parts.append(
             heads(n, rng).assign(
                 model=model,
@@ -54,12 +57,17 @@ def spectra(n: int = 8, failed: int = 0, seed: int = 0) -> pd.DataFrame:
                 smallest_eigenvalue=-0.4 * top,
                 spectral_radius=top,
                 trace=top,
-                effective_rank=np.nan if flat else 6.5,
-                anisotropy=np.nan if flat else 12.0,
-                verdict="flat" if flat else "strongly anisotropic",
+                positive_mass=np.nan if flat else 0.6,
+                effective_rank=0.0 if flat else 6.5,
+                anisotropy=1.0 if flat else 12.0,
+                relative_curvature=0.0 if flat else 0.9,
+                verdict="flat (piecewise linear)" if flat else verdict,
                 gradient_norm=rng.uniform(1, 3, n),
+                gradient_change=rng.uniform(0.3, 0.9, n) if flat else rng.uniform(0.1, 0.4, n),
+                expansion_order=np.nan if flat else 3.0,
+                curvature_error=np.nan if flat else 1e-5,
                 region_radius=rng.uniform(1e-3, 2e-2, n) if flat else np.nan,
-                regions_crossed=rng.integers(20, 90, n).astype(float) if flat else np.nan,
+                regions_crossed=crossed if flat else np.nan,
                 largest_gradient_jump=rng.uniform(0.05, 0.6, n) if flat else np.nan,
             )
         )

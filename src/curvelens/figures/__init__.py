@@ -118,17 +118,26 @@ def draw(name: str, inputs: Inputs, output: Path) -> list[Path]:
         raise DataError(f"figure {name}: no input {absent[0]!r}; add it to the rule that draws this figure")
     tables = load({key: inputs[key] for key in (*spec.tables, *spec.optional) if key in inputs})
     files = outputs(Path(output))
-    with matplotlib.rc_context(RC):
-        for layout, path in zip((WIDE, NARROW), files[:2], strict=True):
-            with atomic(path) as temporary:
-                save(spec.draw(tables, layout), temporary)
-    texts = {
+    try:
+        texts = _texts(spec, tables)
+        with matplotlib.rc_context(RC):
+            for layout, path in zip((WIDE, NARROW), files[:2], strict=True):
+                with atomic(path) as temporary:
+                    save(spec.draw(tables, layout), temporary)
+    except KeyError as error:
+        raise DataError(
+            f"figure {name}: an input has no column {error}; make its tables again with this version"
+        ) from error
+    save_json(files[2], {"name": name, **texts, "wide": files[0].name, "narrow": files[1].name})
+    return files
+
+
+def _texts(spec: FigureSpec, tables: Tables) -> dict[str, str]:
+    return {
         "caption": spec.caption(tables),
         "alt": spec.alt(tables),
         "finding": spec.finding(tables) if spec.finding else "",
     }
-    save_json(files[2], {"name": name, **texts, "wide": files[0].name, "narrow": files[1].name})
-    return files
 
 
 def findings(tables: Tables) -> list[str]:

@@ -53,35 +53,50 @@ def panel(axes: Axes, tables: Tables) -> None:
 
 
 def _crossings(axes: Axes, rows: DataFrame) -> None:
-    crossed = rows["regions_crossed"].dropna().to_numpy(float)
-    axes.set_xlabel("linear regions crossed along a segment")
-    axes.set_ylabel("images")
-    if not crossed.size:
+    both = rows[["regions_crossed", "gradient_change"]].dropna().to_numpy(float)
+    axes.set_xlabel("borders of linear regions\non the segment")
+    axes.set_ylabel("change of the gradient\n(share of its norm)")
+    axes.set_title("Borders crossed, ReLU")
+    if not len(both):
         style.empty(axes, "no segment was followed")
         return
-    axes.hist(crossed, bins=min(12, max(3, crossed.size // 2)), color=style.RELU, edgecolor="white")
-    style.integers(axes.yaxis)
-
-
-def _jumps(axes: Axes, rows: DataFrame) -> None:
-    both = rows[["gradient_norm", "largest_gradient_jump"]].dropna().to_numpy(float)
-    axes.set_xlabel("gradient norm (logit per unit of L2)")
-    axes.set_ylabel("largest jump of the gradient\nat one border (same unit)")
-    if not len(both):
-        style.empty(axes, "no border was crossed")
-        return
     axes.plot(both[:, 0], both[:, 1], "o", color=style.RELU, markerfacecolor="none")
-    axes.set_xlim(0, both[:, 0].max() * 1.08 or 1)
-    axes.set_ylim(0, both[:, 1].max() * 1.12 or 1)
+    axes.set_xlim(0, both[:, 0].max() * 1.1 + 1)
+    axes.set_ylim(0, both[:, 1].max() * 1.15 or 1)
+    style.integers(axes.xaxis)
+
+
+def _changes(axes: Axes, tables: Tables) -> None:
+    rows = succeeded(tables["spectra"])
+    networks = {"ReLU": rows[rows["activation"] == "relu"], "SoftPlus": rows[rows["activation"] != "relu"]}
+    axes.set_xlabel("change of the gradient over the segment\n(share of its norm)")
+    axes.set_ylabel("share of images with less")
+    axes.set_title("ReLU against SoftPlus")
+    drawn = False
+    for (name, part), colour in zip(networks.items(), (style.RELU, style.SOFTPLUS), strict=True):
+        change = np.sort(part["gradient_change"].dropna().to_numpy(float))
+        if change.size:
+            share = np.arange(1, change.size + 1) / change.size
+            line = "-" if name == "ReLU" else "--"
+            axes.step(
+                np.r_[0, change], np.r_[0, share], where="post", color=colour, linestyle=line, label=name
+            )
+            drawn = True
+    if not drawn:
+        style.empty(axes, "no segment was followed")
+        return
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1.04)
+    axes.legend(loc="lower right")
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
-    """Draw region radius, regions crossed and jumps of the gradient."""
-    rows = relu_rows(tables)
-    figure, axes = style.panels(layout, 3, height=2.9)
+    """Draw region radius, borders crossed, and how far the gradient changes on the way."""
+    figure, axes = style.panels(layout, 3, height=3.0)
     panel(axes[0], tables)
-    _crossings(axes[1], rows)
-    _jumps(axes[2], rows)
+    axes[0].set_title("Region radius, ReLU")
+    _crossings(axes[1], relu_rows(tables))
+    _changes(axes[2], tables)
     return figure
 
 
@@ -120,40 +135,42 @@ def finding(tables: Tables) -> str:
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and the n."""
     rows = relu_rows(tables)
-    crossed, jump = (
-        rows["regions_crossed"].median(),
-        (rows["largest_gradient_jump"] / rows["gradient_norm"]).median(),
-    )
-    walk = (
-        f"Along the segment followed from each image it crosses a median of {number(crossed, 3)} regions, "
-        "and the largest "
-        f"single jump is {percent(jump)} of the gradient's own norm."
-        if crossed == crossed and jump == jump
-        else ""
-    )
     return sentences(
         finding(tables) or "No image gave a region radius.",
-        walk,
-        "First panel: cumulative share of images by exact distance to the nearest border of their linear "
-        "region. "
-        "Then: regions crossed along the segment, and the largest change of the gradient at one crossing.",
+        _walk(tables),
+        "First panel: cumulative share of images by exact distance to the border of their linear region.",
+        "Then: change of the gradient from one end of a segment in a random direction to the other,",
+        "against the borders it crosses, and for both networks.",
         f"ReLU network, {count(len(rows), 'image')}.",
     )
 
 
+def _walk(tables: Tables) -> str:
+    """Say what happens to the gradient along the segment, in each network."""
+    rows = relu_rows(tables)
+    crossed, change = rows["regions_crossed"].median(), rows["gradient_change"].median()
+    if crossed != crossed or change != change:
+        return ""
+    jump = (rows["largest_gradient_jump"] / rows["gradient_norm"]).median()
+    told = (
+        f"Along the segment the ReLU network crosses a median of {number(crossed, 3)} borders and its "
+        "gradient "
+        f"changes by {percent(change)} of its norm, by at most {percent(jump)} at one border"
+    )
+    smooth = succeeded(tables["spectra"])
+    bend = smooth.loc[smooth["activation"] != "relu", "gradient_change"].median()
+    return f"{told}; with SoftPlus it changes by {percent(bend)}." if bend == bend else f"{told}."
+
+
 def alt(tables: Tables) -> str:
     """Describe the picture."""
-    rows = relu_rows(tables)
-    radius = rows["region_radius"].dropna()
+    radius = relu_rows(tables)["region_radius"].dropna()
     if radius.empty:
         return "Empty panels: no image gave a region radius."
-    return (
-        f"Three panels. Distances to the region border run from {number(radius.min())} to "
-        f"{number(radius.max())} with median "
-        f"{number(radius.median())}; regions crossed have median "
-        f"{number(rows['regions_crossed'].median(), 3)}; gradient "
-        f"jumps have median {number(rows['largest_gradient_jump'].median())} beside gradient norms of median "
-        f"{number(rows['gradient_norm'].median())}."
+    return sentences(
+        f"Three panels. Distances to the region border run from {number(radius.min())}",
+        f"to {number(radius.max())} with median {number(radius.median())}.",
+        _walk(tables),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+_PHRASES = {"flat": "nearly flat", "mixed": "curved both ways"}
 SIGNS = {"positive_share": style.BLUE, "near_zero_share": "#c9ced6", "negative_share": style.VERMILLION}
 
 
@@ -24,10 +26,14 @@ def smooth_rows(tables: Tables) -> DataFrame:
     return rows[rows["activation"] != "relu"]
 
 
-def _curves(tables: Tables, activation: str) -> np.ndarray:
-    """Return eigenvalues [images, kept], largest first; the shortest spectrum sets the length."""
+def relu_rows(tables: Tables) -> DataFrame:
+    """Return the rows of piecewise-linear networks, whose Hessian is zero inside a linear region."""
     rows = succeeded(tables["spectra"])
-    rows = rows[rows["activation"] == activation]
+    return rows[rows["activation"] == "relu"]
+
+
+def _curves(tables: Tables, rows: DataFrame) -> np.ndarray:
+    """Return eigenvalues [images, kept], largest first; the shortest spectrum sets the length."""
     values = tables["eigenvalues"].merge(
         rows[["image_id", "model"]].drop_duplicates(), on=["image_id", "model"]
     )
@@ -45,7 +51,7 @@ def panel(axes: Axes, tables: Tables) -> None:
     """Draw every image's spectrum and their median into ``axes``."""
     axes.set_xlabel("rank of the eigenvalue, largest first")
     axes.set_ylabel("eigenvalue of the Hessian\n(logit per squared unit of L2)")
-    smooth, relu = _curves(tables, "softplus"), _curves(tables, "relu")
+    smooth, relu = _curves(tables, smooth_rows(tables)), _curves(tables, relu_rows(tables))
     if not smooth.size and not relu.size:
         style.empty(axes, "no image with a spectrum")
         return
@@ -116,22 +122,20 @@ def verdicts(rows: DataFrame) -> dict[str, int]:
     return {str(verdict): int(n) for verdict, n in rows["verdict"].value_counts().items()}
 
 
-def _verdicts(axes: Axes, rows: DataFrame) -> None:
-    names = list(verdicts(rows))[::-1]
+def _verdicts(axes: Axes, tables: Tables) -> None:
+    parts = (("SoftPlus", style.SOFTPLUS, smooth_rows(tables)), ("ReLU", style.RELU, relu_rows(tables)))
+    names = [(verdict, part) for part in parts for verdict in verdicts(part[2])][::-1]
     axes.set_xlabel("images")
     axes.set_title("Verdicts")
     if not names:
         style.empty(axes, "no verdict was given")
         return
-    for shift, (activation, colour) in zip(
-        (0.2, -0.2), (("softplus", style.SOFTPLUS), ("relu", style.RELU)), strict=True
-    ):
-        found = verdicts(rows[rows["activation"] == activation])
-        counts = [found.get(name, 0) for name in names]
-        bars = axes.barh(np.arange(len(names)) + shift, counts, height=0.38, color=colour)
-        name = "ReLU" if activation == "relu" else "SoftPlus"
-        axes.bar_label(bars, labels=[f"{n} {name}" if n else "" for n in counts], padding=3, fontsize=8.5)
-    axes.set_yticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    for place, (verdict, (network, colour, rows)) in enumerate(names):
+        n = verdicts(rows)[verdict]
+        bar = axes.barh(place, n, height=0.62, color=colour)
+        axes.bar_label(bar, labels=[f"{n} {network}"], padding=3, fontsize=8.5)
+    axes.set_yticks(range(len(names)), [textwrap.fill(verdict, 13) for verdict, _ in names])
+    axes.set_ylim(-0.8, len(names) - 0.2)
     axes.grid(False, axis="y")
     axes.margins(x=0.5)
     style.integers(axes.xaxis)
@@ -143,14 +147,18 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     panel(axes[0], tables)
     axes[0].set_title("Spectra")
     _shares(axes[1], smooth_rows(tables))
-    _verdicts(axes[2], succeeded(tables["spectra"]))
+    _verdicts(axes[2], tables)
     return figure
 
 
 def headline(tables: Tables) -> str:
     """Return a few words for the first page's panel."""
     rows = smooth_rows(tables)
-    return f"SoftPlus geometry: {next(iter(verdicts(rows)))}" if len(rows) else "Curvature"
+    return (
+        f"With SoftPlus: {_PHRASES.get(first, first)}"
+        if (first := next(iter(verdicts(rows)), ""))
+        else "Curvature"
+    )
 
 
 def finding(tables: Tables) -> str:
@@ -161,7 +169,7 @@ def finding(tables: Tables) -> str:
     found = verdicts(rows)
     first, times = next(iter(found.items()))
     how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
-    start = f"With SoftPlus the network is {first}: so around {how} images"
+    start = f"With SoftPlus the network is {_PHRASES.get(first, first)}: so around {how} images"
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
     dominant = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
     sign = (
@@ -176,8 +184,7 @@ def finding(tables: Tables) -> str:
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and the n."""
     smooth = smooth_rows(tables)
-    rows = succeeded(tables["spectra"])
-    relu = rows[rows["activation"] == "relu"]
+    relu = relu_rows(tables)
     zero = int((relu["spectral_radius"] == 0).sum())
     relu_text = (
         f"The ReLU network's Hessian is exactly zero at {'all' if zero == len(relu) else f'{zero} of'} "
@@ -189,6 +196,9 @@ def caption(tables: Tables) -> str:
     return sentences(
         finding(tables) or "No smooth network was measured.",
         relu_text,
+        "Verdicts: flat where the slope changes by less than a tenth over the segment; else convex or",
+        "concave where one sign has 95% of Σ|λ|; else strongly anisotropic where the largest |λ| is ten",
+        "times the mean; else mixed.",
         "First panel: eigenvalues of the full input Hessian of the largest logit, one line an image. Then: "
         "share of positive, "
         "near-zero and negative eigenvalues, one bar an image, and the verdicts.",
