@@ -132,13 +132,16 @@ def _curvature(
     """Return gradient and Hessian of the loss, bounds ≤ 0 and ≥ 0 of its eigenvalues, and the gradient calls.
 
     In closed form for a piecewise-linear network, where no eigenvalue is negative; else by differentiation.
+    Where the explanations need no further products, the gradient is in double precision, so that they are,
+    too: distances below the rounding of single precision are real.
     """
     if targets.logits(model).piecewise_linear:
         hessian = softmax_hessian(model, item.x)
-        return hessian.gradient, hessian, (0.0, hessian.largest_eigenvalue), hessian.calls
+        return hessian.gradient.double(), hessian, (0.0, hessian.largest_eigenvalue), hessian.calls
     q = build("plain", model, lambda network: targets.loss(network, item.prediction), item.x)["H+G"]
     smallest, largest, products = extreme_eigenvalues(q)
-    return q.gradient, q, (min(0.0, smallest), max(0.0, largest)), q.calls + products
+    gradient = q.gradient if isinstance(q.curvature, MatrixFree) else q.gradient.double()
+    return gradient, q, (min(0.0, smallest), max(0.0, largest)), q.calls + products
 
 
 def extreme_eigenvalues(q: LocalQuadratic) -> tuple[float, float, int]:
