@@ -8,11 +8,20 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
+_EXEC = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find() -> str | None:
@@ -30,8 +39,6 @@ class Browser:
         assert program is not None
         read_here, write_there = os.pipe()
         read_there, write_here = os.pipe()
-        # Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
-        command = f'exec "$0" "$@" 3<&{read_there} 4>&{write_there}'
         options = [
             "--headless=new",
             "--remote-debugging-pipe",
@@ -47,7 +54,7 @@ class Browser:
         ]
         with (profile.parent / "chromium.log").open("w") as log:
             self._process = subprocess.Popen(
-                ["sh", "-c", command, program, *options],
+                [sys.executable, "-c", _EXEC, str(read_there), str(write_there), program, *options],
                 pass_fds=(read_there, write_there),
                 stdout=log,
                 stderr=log,

@@ -175,7 +175,7 @@ def attacks_images(n: int = 6, failed: int = 0) -> pd.DataFrame:
                 split="test",
                 method=method,
                 epsilon=epsilon,
-                parameter="sigma",
+                parameter="sigma_squared",
                 parameter_value=0.02,
                 changed=False,
                 confidence_after=0.5,

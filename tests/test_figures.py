@@ -308,8 +308,8 @@ def test_finding_of_fidelity_follows_the_numbers() -> None:
     second = fidelity.finding({"fidelity": world.fidelity("SH+SG")})
     # SH+SG has 0.2 against SG's 2 × 2.0 in the same units.
     assert second == (
-        "SH+SG is the most faithful local model: at radius 0.25, 0.5 and 1, for class logit and inner neuron, "
-        "its mean squared error is 20 times below that of the best first-order model (n = 12)."
+        "SH+SG is the most faithful local model: at radius 0.25, 0.5 and 1, for class logit and inner "
+        "neuron, its mean squared error is 20 times below that of the best first-order model (n = 12)."
     )
     first = fidelity.finding({"fidelity": world.fidelity("G")})
     assert first.startswith("G is the most faithful local model")

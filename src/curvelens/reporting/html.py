@@ -30,7 +30,7 @@ class Html:
     """
 
     def __init__(self, *parts: object) -> None:
-        self.markup: Markup = Markup("\n").join(
+        self.markup: Markup = Markup("").join(
             part.markup if isinstance(part, Html) else escape(part) for part in parts
         )
 

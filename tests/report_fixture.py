@@ -1,0 +1,78 @@
+"""A report rendered once from a made-up run, for the tests that read it and the test that opens it."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import report_world as world
+
+from curvelens import figures, reporting
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "report" / "index.py"
+
+
+def contents(folder: Path) -> dict:
+    """Write tables, figures, models, data set and benchmarks; return the report's parameters."""
+    spectra = world.spectra(6, failed=1)
+    tables = {
+        "spectra": spectra,
+        "eigenvalues": world.eigenvalues(spectra),
+        "distances": world.distances(20, failed=2),
+        "fidelity": world.fidelity(),
+        "attacks": world.attacks(),
+        "attacks_images": world.attacks_images(4),
+    }
+    paths: dict = {}
+    for name, frame in tables.items():
+        paths[name] = folder / "tables" / f"{name}.parquet"
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(paths[name])
+    history = folder / "models" / "relu" / "history.parquet"
+    history.parent.mkdir(parents=True)
+    world.history().to_parquet(history)
+    model = {
+        "architecture": "mlp",
+        "parameters": {"hidden": [500, 300], "activation": "relu"},
+        "weights": 545810,
+        "class_names": [world.HOSTILE, *"123456789"],
+        "train_accuracy": 1.0,
+        "validation_accuracy": 0.95,
+        "test_accuracy": 0.961,
+    }
+    data = {"source": f"digits of {world.HOSTILE}", "licence": "CC0", "sizes": {"train": 3500, "test": 750}}
+    benchmark = folder / "benchmarks" / "compute_spectra" / "relu" / "0.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n61.5\t0:01:01\t812.4\t-\n")
+    inputs = {**paths, **world.explanations(folder / "maps"), "history": history}
+    models = world.write_json(folder / "models" / "relu" / "model.json", model)
+    inputs["models"] = [models]
+    drawn = {}
+    for spec in figures.specs():
+        output = folder / "figures" / f"{spec.name}{spec.suffix}"
+        drawn[spec.name] = str(figures.draw(spec.name, inputs, output)[2])
+    return {
+        "title": f"How far? {world.HOSTILE}",
+        "experiments": {
+            "digits": {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}}
+        },
+        "models": {"relu": str(models)},
+        "datasets": {"digits": str(world.write_json(folder / "data" / "dataset.json", data))},
+        "benchmarks": [str(benchmark), str(folder / "benchmarks" / "gone.tsv")],
+        "config": {
+            "seed": 7,
+            "models": {"relu": {"dataset": "digits"}},
+            "experiments": {"digits": {"model": "relu"}},
+        },
+    }
+
+
+@functools.cache
+def rendered() -> Path:
+    """Render the report once a process and return the HTML file."""
+    folder = Path(tempfile.mkdtemp(prefix="curvelens-report-"))
+    output = folder / "index.html"
+    parameters = {"contents": contents(folder)}
+    return reporting.render(NOTEBOOK, parameters, output, folder / "work", folder / "report.log")
