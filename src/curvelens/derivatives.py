@@ -24,8 +24,9 @@ _UNMEASURED_ROWS = 32
 _UNMEASURED_BYTES = 2 * 2**20
 _GRADIENT_ROWS = {"cpu": MAX_ROWS, "cuda": 65536}
 _HESSIAN_ROWS = {"cpu": 512, "cuda": 16384}
-_ROWS_PER_IMAGE = 128
-_TILE = 1024
+_WORKING_SET = 48 * 2**20  # bytes of tangents beyond which a CPU waits for its memory
+_ROWS_PER_IMAGE = 128  # of several images at once, so that what is done once per image counts for less
+_TILE = 256
 
 
 class ZeroHessianWarning(UserWarning):
@@ -202,15 +203,19 @@ def _hessians(f: Function, xs: Tensor, chunk: int | None) -> Tensor:
     H = xs.new_empty(len(xs), d, d)
     with _without_graph(f):
         xs = _plain(xs, f, len(xs))
-        if chunk is None:
-            chunk = _hessian_rows(hessian_operator(select_rows(f, slice(0, 1)), xs[:1]), xs) if len(xs) else 1
+        first = hessian_operator(select_rows(f, slice(0, 1)), xs[:1]) if len(xs) else None
+        rows = _hessian_rows(first, xs) if chunk is None and first else chunk or 1
 
         def work(start: int, stop: int) -> None:
-            operator = hessian_operator(select_rows(f, slice(start, stop)), xs[start:stop])
-            _fill(H[start:stop], operator, chunk)
+            if first and stop == 1:
+                _fill(H[:1], first, rows)
+            else:
+                _fill(
+                    H[start:stop], hessian_operator(select_rows(f, slice(start, stop)), xs[start:stop]), rows
+                )
 
-        run_in_chunks(len(xs), min(chunk, max(chunk // d, chunk // _ROWS_PER_IMAGE, 1)), work)
-    if len(xs) and not H.any():
+        run_in_chunks(len(xs), max(1, rows // d, rows // _ROWS_PER_IMAGE), work)
+    if len(xs) and not H[0, 0].any() and not H.any():
         _warn_of_zeros(f, stacklevel=4)
     return H
 
@@ -226,9 +231,10 @@ def _fill(H: Tensor, operator: HessianOperator, rows: int) -> None:
     for a in range(0, d, _TILE):
         for b in range(a, d, _TILE):
             upper, lower = H[:, a : a + _TILE, b : b + _TILE], H[:, b : b + _TILE, a : a + _TILE]
-            mean = (upper + lower.mT) / 2
+            mean = (upper + lower.mT).mul_(0.5)
             upper.copy_(mean)
-            lower.copy_(mean.mT)
+            if a < b:
+                lower.copy_(mean.mT)
 
 
 def _evaluate(f: Function, block: Tensor, start: int, stop: int) -> Tensor:
@@ -268,7 +274,10 @@ def _gradient_rows(f: Function, x: Tensor) -> int:
 
 
 def _hessian_rows(operator: HessianOperator, xs: Tensor) -> int:
-    return chunk_rows(operator.row_bytes, memory_limit(xs.device), _HESSIAN_ROWS.get(xs.device.type, 512))
+    limit = memory_limit(xs.device)
+    if xs.device.type == "cpu":
+        limit = min(limit, _WORKING_SET)
+    return chunk_rows(operator.row_bytes, limit, _HESSIAN_ROWS.get(xs.device.type, 512))
 
 
 def _require_memory(needed: int, d: int, device: torch.device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
@@ -93,6 +94,8 @@ _PRODUCTS = {
 }
 _QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 
+_ANSWERS: WeakKeyDictionary[nn.Module, dict[tuple[object, str | None], bool]] = WeakKeyDictionary()
+
 
 def is_piecewise_linear(model: nn.Module, module: str | None = None) -> bool:
     """Say whether a model, run in evaluation mode, is known to be piecewise linear in its input.
@@ -108,13 +111,14 @@ def is_piecewise_linear(model: nn.Module, module: str | None = None) -> bool:
     Returns:
         ``True`` where it is certain, ``False`` where it is not the case or cannot be told.
     """
-    if all(_is_linear_type(part) for part in model.modules() if type(part) is not nn.Sequential):
+    parts = list(model.modules())
+    if all(_is_linear_type(part) for part in parts if type(part) is not nn.Sequential):
         return True
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception:  # a model with control flow that depends on data cannot be traced, whatever it raises
-        return False
-    return _is_graph_piecewise_linear(model, graph, module)
+    kinds = tuple((type(part), getattr(part, "running_mean", part) is None) for part in parts)
+    answers = _ANSWERS.setdefault(model, {})
+    if (kinds, module) not in answers:
+        answers[kinds, module] = _is_trace_piecewise_linear(model, module)
+    return answers[kinds, module]
 
 
 def _is_linear_type(module: nn.Module) -> bool:
@@ -123,7 +127,11 @@ def _is_linear_type(module: nn.Module) -> bool:
     return type(module) in _PIECEWISE_LINEAR_MODULES
 
 
-def _is_graph_piecewise_linear(model: nn.Module, graph: fx.Graph, module: str | None) -> bool:
+def _is_trace_piecewise_linear(model: nn.Module, module: str | None) -> bool:
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # a model with control flow that depends on data cannot be traced, whatever it raises
+        return False
     dependent: set[fx.Node] = set()
     curved: set[fx.Node] = set()
     result: fx.Node | None = None

@@ -109,7 +109,7 @@ def softmax_hessian(
     function = logits(model)
     if not gauss_newton and not function.piecewise_linear:
         raise ArgumentError(
-            "softmax_hessian: the model is not known to be piecewise linear, the closed form may miss a part; "
+            "softmax_hessian: the model is not known to be piecewise linear, so a part may be missing; "
             "use hessian(targets.loss(model, k), x), or gauss_newton=True"
         )
     p = _probabilities(function, x)

@@ -98,16 +98,18 @@ class ChainHessian:
             held += z.numel() if stage.curved else 0
             z = stage.output
             widest = max(widest, z.numel())
-        gradient: Callable[[Tensor], Tensor] = grad(lambda y: head(y).sum())
-        self._head = None if linear_head else gradient
+        self._head = None if linear_head else grad(lambda y: head(y).sum())
         self._output = z
-        g = gradient(z)
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            (g,) = torch.autograd.grad(head(leaf).sum(), leaf)
         for stage in reversed(self._stages):
             g = stage.cotangent(g)
         curved = [i for i, stage in enumerate(self._stages) if stage.curved]
         self._depth = len(layers) if self._head else (curved[-1] + 1 if curved else 0)
         self.row_bytes = (held + 4 * widest) * xs.element_size()
         self._columns: Tensor | None = None
+        self._outer: tuple[Tensor, Tensor] | None = None
 
     def products(self, vectors: Tensor) -> Tensor:
         """Return ``H_i v_ji`` for ``vectors[m, b, *shape]``, ``[m, b, *shape]``."""
@@ -115,6 +117,8 @@ class ChainHessian:
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return rows ``start:stop`` of each Hessian, ``[stop - start, b, *shape]``."""
+        if not any(stage.curved for stage in self._stages):
+            return self._outer_rows(start, stop)
         first = self._first_linear()
         if first is not None:
             if self._columns is None:
@@ -122,6 +126,22 @@ class ChainHessian:
             t = self._columns[start:stop]
             return self._sweep(t.expand(-1, len(self._xs), *t.shape[2:]), first + 1)
         return self._sweep(identity_rows(self._xs, start, stop), 0)
+
+    def _outer_rows(self, start: int, stop: int) -> Tensor:
+        """Return rows of ``J^T A J``, where A is the head's Hessian and all layers are straight at x."""
+        if self._head is None:
+            return self._xs.new_zeros(stop - start, *self._xs.shape)
+        if self._outer is None:
+            unit = identity_rows(self._output, 0, self._output[0].numel())
+            J: Tensor | None = unit.clone()
+            for stage in reversed(self._stages):
+                J = stage.pull(J, None)
+            assert J is not None
+            A = _second(self._head, self._output, unit)
+            right = J.flatten(2).transpose(0, 1)
+            self._outer = right.mT @ A.flatten(2).transpose(0, 1), right
+        left, right = self._outer
+        return (left[:, start:stop] @ right).transpose(0, 1).reshape(stop - start, *self._xs.shape)
 
     def _sweep(self, t: Tensor, first: int) -> Tensor:
         """Carry tangents from the input of layer ``first`` to the end and back to x."""
@@ -138,10 +158,10 @@ class ChainHessian:
         return self._xs.new_zeros(m, *self._xs.shape) if s is None else s
 
     def _first_linear(self) -> int | None:
-        """Return the first linear layer, if what comes before it is straight and cheap."""
+        """Return the first linear layer, if all before it is straight and is cheaper to pull than to push."""
         for i, stage in enumerate(self._stages[: self._depth]):
             if isinstance(stage, _Linear):
-                return i if stage.weight.shape[0] <= self._xs[0].numel() else None
+                return i if i == 0 or len(stage.weight) <= self._xs[0].numel() else None
             if stage.curved:
                 return None
         return None
@@ -227,11 +247,18 @@ class _Flatten:
 class _Elementwise:
     def __init__(self, layer: nn.Module, z: Tensor, curved: bool) -> None:
         self.curved = curved
+        self.slope: Tensor
+        self.bend: Tensor | None = None
+        if type(layer) is nn.Softplus:
+            self.output = layer(z)
+            self.slope, self.bend = _softplus_derivatives(layer, z)
+            return
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             y = layer(leaf.clone())  # a copy, because the layer may work in place
             (slope,) = torch.autograd.grad(y.sum(), leaf, create_graph=curved)
-            self.bend = torch.autograd.grad(slope.sum(), leaf)[0] if curved else None
+            if curved:
+                (self.bend,) = torch.autograd.grad(slope.sum(), leaf)
         self.output = y.detach()
         self.slope = slope.detach()
 
@@ -255,17 +282,22 @@ class _Straight:
     curved = False
 
     def __init__(self, layer: nn.Module, z: Tensor) -> None:
-        self._layer, self._z = layer, z
-        self.output, self._transposed = _linearised(layer, z)
+        self._layer = layer
+        with torch.enable_grad():
+            self._z = z.detach().requires_grad_()
+            self._y = layer(self._z.clone())
+        self.output = self._y.detach()
 
     def cotangent(self, g: Tensor) -> Tensor:
-        return self._transposed(g)[0]
+        return torch.autograd.grad(self._y, self._z, g, retain_graph=True)[0]
 
     def push(self, t: Tensor) -> Tensor:
-        return vmap(lambda t: jvp(self._layer, (self._z,), (t,))[1])(t)
+        return vmap(lambda t: jvp(self._layer, (self._z.detach(),), (t,))[1])(t)
 
     def pull(self, s: Tensor | None, t: Tensor | None) -> Tensor | None:
-        return None if s is None else vmap(self._transposed)(s)[0]
+        if s is None:
+            return None
+        return torch.autograd.grad(self._y, self._z, s, retain_graph=True, is_grads_batched=True)[0]
 
 
 class _Curved:
@@ -294,6 +326,15 @@ class _Curved:
             return _linearised(self._layer, z)[1](g)[0]
 
         return vmap(lambda t, s: jvp(backward, (self._z, self._g), (t, s))[1])(t, s)
+
+
+def _softplus_derivatives(layer: nn.Softplus, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the derivatives ``s(u)`` and ``beta s(u) s(-u)``; ``1 - s(u)`` would lose digits at large u."""
+    u = z * layer.beta
+    linear = u > layer.threshold
+    slope = u.sigmoid()
+    bend = (slope * (-u).sigmoid()).mul_(layer.beta)
+    return slope.masked_fill_(linear, 1.0), bend.masked_fill_(linear, 0.0)
 
 
 def _linearised(layer: nn.Module, z: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor]]]:
