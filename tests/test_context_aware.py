@@ -235,6 +235,18 @@ class TestSparse:
         # tolerance 1e-6 over μ = 10, and single precision in g and H over the same
         np.testing.assert_allclose(found.delta, exact.delta, atol=3e-6 * float(g.norm()) / 10)
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("l1", [0.0, 0.05])
+    def test_single_precision_stops_at_its_rounding(self, l1):
+        # Condition 51: 2λ₂Δ and HΔ cancel to a fiftieth, and 1e-9 is out of reach for products with 24 bits.
+        g, _, _, H = problem(60, 6, 15, largest=1000.0)
+        single = H.float()
+        found = caso(g.float(), lambda v: single @ v, l1, 510.0, tolerance=1e-9)
+        exact = caso(g, H, l1, 510.0, tolerance=1e-12)
+        assert found.iterations < 500
+        assert 1e-9 < found.residual < 1e-4
+        np.testing.assert_allclose(found.delta, exact.delta, atol=1e-3 * float(exact.delta.abs().max()))
+
     def test_too_few_iterations_are_reported(self):
         g, factor, weights, H = problem(20, 4, 11)
         with pytest.warns(ConvergenceWarning, match="raise max_iterations"):

@@ -112,7 +112,8 @@ def caso(
             SoftmaxHessian; None gives CAFO.
         l1: λ₁ ≥ 0, in units of g.
         l2: λ₂ > L/2, L being the largest eigenvalue of H.
-        tolerance: Largest residual of an iterative solution, see :class:`ContextAware`; > 0.
+        tolerance: Largest residual of an iterative solution, see :class:`ContextAware`; > 0. Products in
+            single precision may not allow it: then as far as their rounding goes.
         max_iterations: Most iterations; None means 10,000, or the 10 of the paper for ``method="paper"``.
         start: First guess [*shape] for the iterative solvers, e.g. the solution at a nearby λ₁.
         method: ``"fista"`` as above; ``"paper"`` for a fixed number of FISTA steps with backtracking (first
@@ -132,8 +133,9 @@ def caso(
     first = None if start is None else _first_guess(start, gradient)
     found = _solve(problem, first, tolerance, max_iterations, method)
     explanation = _explain(problem, found, gradient)
-    if method != "paper" and found.iterations and explanation.residual > tolerance:
-        _warn(explanation, tolerance)
+    goal = max(tolerance, problem.attainable(found.delta))
+    if method != "paper" and found.iterations and explanation.residual > goal:
+        _warn(explanation, goal)
     return explanation
 
 

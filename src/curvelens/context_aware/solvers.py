@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvelens.context_aware.operators import Operator, not_concave
 
-ROUNDING = 64.0  # multiples of the rounding error within which the sign of a curvature is not trusted
+ROUNDING = 8.0  # multiples of the relative rounding error by which products may be off
 PAPER_STEP = 0.1
 PAPER_DECAY = 0.5
 
@@ -59,6 +59,12 @@ class Problem:
         """Return ‖r‖₂/‖g‖₂ (‖r‖₂ where g is zero), given AΔ."""
         scale = float(self.g.norm())
         return float(self.violation(delta, product).norm()) / (scale if scale > 0 else 1.0)
+
+    def attainable(self, delta: Tensor) -> float:
+        """Return the residual at Δ that rounding in the products of H may cause; nothing below can be asked
+        for."""
+        scale = float(self.g.norm())
+        return ROUNDING * self.H.epsilon * 2 * self.l2 * float(delta.norm()) / (scale if scale > 0 else 1.0)
 
     def objective(self, delta: Tensor, product: Tensor) -> float:
         """Return the maximised objective at Δ, given AΔ."""
@@ -147,7 +153,7 @@ def accelerated(problem: Problem, start: Tensor | None, tolerance: float, max_it
     Args:
         problem: The objective.
         start: First guess [d], or None for zero.
-        tolerance: Largest residual, see :meth:`Problem.residual`.
+        tolerance: Largest residual, see :meth:`Problem.residual`, where rounding allows it.
         max_iterations: Most products.
 
     Raises:
@@ -159,7 +165,9 @@ def accelerated(problem: Problem, start: Tensor | None, tolerance: float, max_it
     delta = torch.zeros_like(problem.g) if start is None else start
     product = torch.zeros_like(delta) if start is None else problem.apply(delta)
     ahead, ahead_product, age, iterations = delta, product, 1.0, 0
-    while problem.residual(delta, product) > tolerance and iterations < max_iterations:
+    while iterations < max_iterations:
+        if problem.residual(delta, product) <= max(tolerance, problem.attainable(delta)):
+            break
         new = soft_threshold(ahead + (problem.g - ahead_product) / bound, problem.l1 / bound)
         new_product = problem.apply(new)
         iterations += 1
