@@ -140,11 +140,7 @@ def path(
     Raises:
         ConfigError: Fewer than 2 steps, two images of the same class, or an impossible method parameter.
     """
-    if steps < 2:
-        raise ConfigError(f"path.steps: {steps} points make no path; give at least 2, 25 for a film")
-    labels = int(images.labels[start]), int(images.labels[end])
-    if labels[0] == labels[1]:
-        raise ConfigError(f"path: start and end are both of class {labels[0]}; choose two different classes")
+    labels = _labels(images, start, end, steps)
     parsed = {name: methods.REGISTRY.get(name).parse((parameters or {}).get(name)) for name in METHODS}
     a, b = (images.tensor(position).to(device) for position in (start, end))
     t = np.linspace(0, 1, steps)
@@ -175,6 +171,16 @@ def path(
     tensors = {name: torch.stack(values) for name, values in maps.items()}
     tensors |= {"images": points, "probabilities": probabilities}
     return frame(rows, PATH), {"t": t} | {name: value.cpu().numpy() for name, value in tensors.items()}
+
+
+def _labels(images: ImageSet, start: int, end: int, steps: int) -> tuple[int, int]:
+    """Return the classes of start and end, if they make a path of ``steps`` points."""
+    if steps < 2:
+        raise ConfigError(f"path.steps: {steps} points make no path; give at least 2, 25 for a film")
+    labels = int(images.labels[start]), int(images.labels[end])
+    if labels[0] == labels[1]:
+        raise ConfigError(f"path: start and end are both of class {labels[0]}; choose two different classes")
+    return labels
 
 
 def _step_rows(probabilities: Tensor, labels: tuple[int, int]) -> list[dict[str, Any]]:

@@ -231,11 +231,7 @@ def spectra(
         ConfigError: The segment's length is not positive, or near_zero is not in (0, 1).
         ModelError: ``activation`` contradicts the model.
     """
-    thresholds = settings.thresholds
-    if not (math.isfinite(settings.segment) and settings.segment > 0):
-        raise ConfigError(f"spectra.segment: {settings.segment:g} is not a length; give a number > 0, e.g. 1")
-    if not 0 < thresholds.near_zero < 1:
-        raise ConfigError(f"spectra.near_zero: {thresholds.near_zero:g} is not in (0, 1); give e.g. 0.001")
+    _require_sense(settings)
     network = copy.deepcopy(model).to(device=device, dtype=dtype)
     if (linear := targets.logits(network).piecewise_linear) != (activation == "relu"):
         kind = "piecewise linear" if linear else "not piecewise linear"
@@ -263,6 +259,14 @@ def spectra(
     kept = {image_id: found[image_id] for image_id in images.ids if image_id in found}
     arrays = _stack(kept, images, settings.vectors)
     return frame(rows, SPECTRA), _eigenvalue_table(kept, model_name), arrays
+
+
+def _require_sense(settings: Settings) -> None:
+    if not (math.isfinite(settings.segment) and settings.segment > 0):
+        raise ConfigError(f"spectra.segment: {settings.segment:g} is not a length; give a number > 0, e.g. 1")
+    if not 0 < settings.thresholds.near_zero < 1:
+        near_zero = settings.thresholds.near_zero
+        raise ConfigError(f"spectra.near_zero: {near_zero:g} is not in (0, 1); give e.g. 0.001")
 
 
 def _measure(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
