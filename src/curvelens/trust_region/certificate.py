@@ -14,7 +14,7 @@ from curvelens.errors import ArgumentError
 
 Array = NDArray[np.float64]
 
-_BLOCK = 1 << 22  # entries of a matrix that are converted to float64 at a time
+BLOCK = 1 << 22  # entries of a matrix that are converted to float64 at a time
 
 
 @dataclass(frozen=True)
@@ -73,42 +73,41 @@ def check_problem(gradient: Tensor, eigenvalues: Tensor, eigenvectors: Tensor) -
 
 
 def _blocks(V: Tensor) -> list[slice]:
-    rows = max(1, _BLOCK // max(1, V.shape[1]))
+    rows = max(1, BLOCK // max(1, V.shape[1]))
     return [slice(start, start + rows) for start in range(0, V.shape[0], rows)]
 
 
 def project(V: Tensor, A: Tensor) -> Tensor:
-    """``Vᵀ A`` in float64, converted by blocks of rows: V ``[d, r]``, A ``[d, m]`` -> ``[r, m]``."""
-    total = torch.zeros(V.shape[1], A.shape[1], dtype=torch.float64, device=A.device)
-    for rows in _blocks(V):
-        total += V[rows].double().T @ A[rows].double()
-    return total
+    """``A V`` in float64, converted by blocks of V's rows: V ``[d, r]``, A ``[m, d]`` -> ``[m, r]``."""
+    parts = [A[:, rows].double() @ V[rows].double() for rows in _blocks(V)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def expand(V: Tensor, Y: Tensor) -> Tensor:
-    """``V Y`` in float64, converted by blocks of rows: V ``[d, r]``, Y ``[r, m]`` float64 -> ``[d, m]``."""
-    return torch.cat([V[rows].double() @ Y for rows in _blocks(V)])
+    """``Y Vᵀ`` in float64, converted by blocks of V's rows: V ``[d, r]``, Y ``[m, r]`` -> ``[m, d]``."""
+    parts = [Y @ V[rows].double().T for rows in _blocks(V)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def into_ball(steps: Tensor, radii: Array) -> Tensor:
-    """Shrink the columns of ``[d, m]`` that rounding pushed outside their radius."""
-    norms = steps.double().norm(dim=0)
+    """Shrink the rows of ``[m, d]`` that rounding pushed outside their radius."""
+    norms = steps.double().norm(dim=1)
     bound = torch.from_numpy(radii).to(norms.device)
     factors = torch.where(norms > bound, bound / norms.clamp(min=torch.finfo(torch.float64).tiny), 1.0)
-    return steps * factors.to(steps.dtype)
+    return steps * factors.to(steps.dtype)[:, None]
 
 
 def residuals_of(
     g: Tensor, steps: Tensor, curved: Tensor, multipliers: Array, radii: Array, spectrum: tuple[float, float]
 ) -> Array:
-    """The residual that :class:`TrustRegionStep` defines, for the columns of ``steps [d, m]``.
+    """The residual that :class:`TrustRegionStep` defines, for the rows of ``steps [m, d]``.
 
-    ``curved`` is ``H s [d, m]`` and ``spectrum`` is ``(‖H‖, λ_min(H))``.
+    ``curved`` is ``H s [m, d]`` and ``spectrum`` is ``(‖H‖, λ_min(H))``.
     """
     s = steps.double()
-    multiplier = torch.from_numpy(multipliers).to(s.device)
-    stationary = (curved.double() + multiplier * s + g.double()[:, None]).norm(dim=0).cpu().numpy()
-    norms = s.norm(dim=0).cpu().numpy()
+    multiplier = torch.from_numpy(multipliers).to(s.device)[:, None]
+    stationary = (curved.double() + multiplier * s + g.double()).norm(dim=1).cpu().numpy()
+    norms = s.norm(dim=1).cpu().numpy()
     size, lowest = spectrum
     scale = float(g.double().norm()) + (size + multipliers) * norms
     complementary = multipliers * np.abs(radii - norms)
@@ -134,7 +133,7 @@ def pack(
 ) -> TrustRegionStep | list[TrustRegionStep]:
     """One result for a number, a list for a sequence."""
     results = [
-        TrustRegionStep(steps[:, i].contiguous(), float(v), float(m), float(e), bool(h), float(r))
+        TrustRegionStep(steps[i], float(v), float(m), float(e), bool(h), float(r))
         for i, (v, m, e, h, r) in enumerate(zip(values, multipliers, residuals, hard, radii, strict=True))
     ]
     return results[0] if np.ndim(radius) == 0 else results

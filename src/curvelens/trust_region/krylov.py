@@ -153,8 +153,8 @@ class _Krylov:
         return kept[:, self.size :]
 
     def minimise(self, radii: Array) -> tuple[Tensor, Array, Array, Array, NDArray[np.bool_]]:
-        """Solve in the subspace: steps ``[d, m]``, values, multipliers, residuals, hard cases ``[m]``."""
-        projected = project(self.basis, self.image)
+        """Solve in the subspace: steps ``[m, d]``, values, multipliers, residuals, hard cases ``[m]``."""
+        projected = project(self.basis, self.image.T)
         skew, size = float((projected - projected.T).norm()), float(projected.norm())
         if skew > 1e-3 * size:
             raise ArgumentError(
@@ -163,15 +163,15 @@ class _Krylov:
             )
         w, U = torch.linalg.eigh((projected + projected.T) / 2)
         g = self.gradient.double()
-        c = (U.T @ project(self.basis, g[:, None])[:, 0]).cpu().numpy()
+        c = (project(self.basis, g[None])[0] @ U).cpu().numpy()
         values_w = w.cpu().numpy()
         y, multipliers, hard = solve_diagonal(values_w, c, radii)
-        inner = (U @ torch.from_numpy(y.T).to(U.device)).to(self.basis.dtype)
-        steps = into_ball(self.basis @ inner, radii)
-        values = y @ c + 0.5 * (y * y) @ values_w
+        inner = (torch.from_numpy(y).to(U.device) @ U.T).to(self.basis.dtype)
+        steps = into_ball(inner @ self.basis.T, radii)
+        values = (y * (c + 0.5 * y * values_w)).sum(axis=1)
         bound = self._lower_bound(w, U[:, 0].to(self.basis.dtype))
         spectrum = (float(np.abs(values_w).max(initial=0.0)), bound)
-        residuals = residuals_of(g, steps, self.image @ inner, multipliers, radii, spectrum)
+        residuals = residuals_of(g, steps, inner @ self.image.T, multipliers, radii, spectrum)
         return steps, values, multipliers, residuals, hard
 
     def _lower_bound(self, ritz: Tensor, lowest: Tensor) -> float:

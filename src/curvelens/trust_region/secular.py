@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curvelens.trust_region.certificate import (
+    BLOCK,
     Array,
     TrustRegionStep,
     as_radii,
@@ -23,7 +24,7 @@ from curvelens.trust_region.certificate import (
     residuals_of,
 )
 
-_NEGLIGIBLE = 1e-150  # a scaled coefficient below this has a square that underflows
+_NEGLIGIBLE = 1e-290  # a scaled coefficient below this is taken as zero where the curvature is flat, too
 
 
 @overload
@@ -73,20 +74,22 @@ def solve(
     g = gradient.detach().double()
     w = eigenvalues.detach().double().cpu().numpy()
     V = eigenvectors.detach()
-    coefficients = project(V, g[:, None])[:, 0]
+    if V.numel() <= BLOCK:
+        V = V.double()
+    coefficients = project(V, g[None])[0]
     outside, length = _outside(V, g, coefficients, gradient.dtype, whole)
     c = coefficients.cpu().numpy()
     if not whole:
         w, c = np.append(w, 0.0), np.append(c, length)
     y, multipliers, hard = solve_diagonal(w, c, radii, _lowest_sign(V, w))
     coordinates = torch.from_numpy(y).to(g.device)
-    steps = expand(V, coordinates[:, : V.shape[1]].T)
+    steps = expand(V, coordinates[:, : V.shape[1]])
     if not whole:
-        steps += outside[:, None] * coordinates[:, -1]
+        steps += coordinates[:, -1:] * outside
     steps = into_ball(steps.to(gradient.dtype), radii)
-    values = y @ c + 0.5 * (y * y) @ w
+    values = (y * (c + 0.5 * y * w)).sum(axis=1)
     spectrum = (float(np.abs(w).max(initial=0.0)), float(w.min(initial=math.inf)))
-    curved = expand(V, eigenvalues.detach().double()[:, None] * project(V, steps.double()))
+    curved = expand(V, eigenvalues.detach().double() * project(V, steps))
     residuals = residuals_of(g, steps, curved, multipliers, radii, spectrum)
     return pack(radius, steps, values, multipliers, residuals, hard, radii)
 
@@ -95,8 +98,8 @@ def _outside(V: Tensor, g: Tensor, c: Tensor, dtype: torch.dtype, whole: bool) -
     """Unit direction ``[d]`` and length of the part of g outside the span of V; 0 where it is rounding."""
     if whole:
         return torch.zeros_like(g), 0.0
-    rest = g - expand(V, c[:, None])[:, 0]
-    rest -= expand(V, project(V, rest[:, None]))[:, 0]  # the first pass leaves rounding
+    rest = g - expand(V, c[None])[0]
+    rest -= expand(V, project(V, rest[None]))[0]  # the first pass leaves rounding
     length = float(rest.norm())
     if length <= 8 * torch.finfo(dtype).eps * math.sqrt(g.numel()) * float(g.norm()):
         return torch.zeros_like(g), 0.0
@@ -135,8 +138,9 @@ def solve_diagonal(
     gaps = (w + base)[None] / unit[:, None]
     b = (c[None] / radii[:, None]) / unit[:, None]
     t = np.zeros(radii.size)
-    at_zero = np.divide(b, gaps, out=np.where(np.abs(b) > _NEGLIGIBLE, np.inf, 0.0), where=gaps > 0)
+    b[(np.abs(b) <= _NEGLIGIBLE) & (gaps <= math.sqrt(_NEGLIGIBLE))] = 0.0
     with np.errstate(over="ignore"):
+        at_zero = np.divide(b, gaps, out=np.where(b != 0, np.inf, 0.0), where=gaps > 0)
         outside = np.linalg.norm(at_zero, axis=1) > 1
     if outside.any():
         t[outside] = _shift(np.abs(b[outside]), gaps[outside])
@@ -163,7 +167,6 @@ def _shift(b: Array, gaps: Array) -> Array:
     Returns:
         ``[m]``.
     """
-    b = np.where(b > _NEGLIGIBLE, b, 0.0)
     gaps = np.where(b > 0, gaps, 1.0)
     low = np.maximum(0.0, (b - gaps).max(axis=1))
     high = np.linalg.norm(b, axis=1) - gaps.min(axis=1, where=b > 0, initial=2.0)

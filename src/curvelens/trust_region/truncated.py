@@ -38,8 +38,8 @@ def truncated_paper_step(
     kept = leading(eigenvalues, share)
     reduced = solve(gradient, eigenvalues[kept], eigenvectors[:, kept], radius, complete=True)
     w, V = eigenvalues.detach().double(), eigenvectors.detach()
-    step = reduced.step[:, None]
-    curved = expand(V, w[:, None] * project(V, step))
+    step = reduced.step[None]
+    curved = expand(V, w * project(V, step))
     lowest = float(w.min()) if w.numel() == size else min(float(w.min()), 0.0)
     spectrum = (float(w.abs().max()), lowest)
     multipliers, radii = np.array([reduced.multiplier]), np.array([reduced.radius])
