@@ -64,10 +64,10 @@ rule gather_attacks:
         ),
         choices="results/attacks/{experiment}/choices.parquet",
     output:
-        table="results/tables/{experiment}/attacks.parquet",
-        csv="results/tables/{experiment}/attacks.csv",
-        summary="results/tables/{experiment}/attack_summary.parquet",
-        summary_csv="results/tables/{experiment}/attack_summary.csv",
+        summary="results/tables/{experiment}/attacks.parquet",
+        summary_csv="results/tables/{experiment}/attacks.csv",
+        images="results/tables/{experiment}/attacks_images.parquet",
+        images_csv="results/tables/{experiment}/attacks_images.csv",
     log:
         "results/logs/gather_attacks/{experiment}.log",
     benchmark:

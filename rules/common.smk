@@ -25,13 +25,13 @@ except ConfigError as error:
     sys.exit(f"curvelens: {error}")
 
 
-# The tables of each stage; the first, named like the stage, has rows for every image and so a status.
+# The tables of each stage, first the one with rows for every image, and so with a status.
 STAGES = {
     "explanations": ["explanations"],
     "spectra": ["spectra", "eigenvalues", "spectra_summary"],
     "distances": ["distances", "distances_summary"],
-    "fidelity": ["fidelity", "fidelity_summary"],
-    "attacks": ["attacks", "attack_summary"],
+    "fidelity": ["fidelity_images", "fidelity"],
+    "attacks": ["attacks_images", "attacks"],
 }
 
 
@@ -146,8 +146,12 @@ def spectra_models(wildcards):
 
 
 def all_tables():
-    """The per-image tables of every stage of every experiment, named like the stages."""
-    return [table for stage in STAGES for table in tables(stage)]
+    """The per-image tables of every stage of every experiment."""
+    return [
+        f"results/tables/{experiment}/{names[0]}.parquet"
+        for stage, names in STAGES.items()
+        for experiment in experiments_with(stage)
+    ]
 
 
 def artifacts(experiment):
@@ -226,13 +230,24 @@ def reported():
 
 def reported_artifacts(kind):
     """The files of one kind that the report reads: `figures`, `tables`, `models` or `datasets`."""
-    files = {"figures": figure_files, "tables": table_files, "models": model_files, "datasets": dataset_files}[kind]
-    return list(dict.fromkeys(file for experiment in reported() for file in files(experiment)))
+    files = {
+        "figures": figure_files,
+        "tables": table_files,
+        "models": model_files,
+        "datasets": dataset_files,
+    }[kind]
+    return list(
+        dict.fromkeys(file for experiment in reported() for file in files(experiment))
+    )
 
 
 def table_files(experiment):
     """Every table of an experiment."""
-    return [file for file in artifacts(experiment).values() if str(file).endswith(".parquet")]
+    return [
+        file
+        for file in artifacts(experiment).values()
+        if str(file).endswith(".parquet")
+    ]
 
 
 def model_files(experiment):

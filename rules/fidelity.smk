@@ -65,10 +65,10 @@ rule gather_fidelity:
         ),
         choices="results/fidelity/{experiment}/choices.parquet",
     output:
-        table="results/tables/{experiment}/fidelity.parquet",
-        csv="results/tables/{experiment}/fidelity.csv",
-        summary="results/tables/{experiment}/fidelity_summary.parquet",
-        summary_csv="results/tables/{experiment}/fidelity_summary.csv",
+        summary="results/tables/{experiment}/fidelity.parquet",
+        summary_csv="results/tables/{experiment}/fidelity.csv",
+        images="results/tables/{experiment}/fidelity_images.parquet",
+        images_csv="results/tables/{experiment}/fidelity_images.csv",
     log:
         "results/logs/gather_fidelity/{experiment}.log",
     benchmark:

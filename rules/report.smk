@@ -16,19 +16,19 @@ rule render_report:
         "results/logs/render_report.log",
     benchmark:
         "results/benchmarks/render_report.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
     params:
         config=settings.model_dump(mode="json"),
         benchmarks="results/benchmarks",
         workdir="results/report/notebook",
         code=library("reporting"),
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
     message:
         "Render the report"
-    conda:
-        "../envs/curvelens.yaml"
     script:
         "../scripts/render_report.py"
 

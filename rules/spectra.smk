@@ -1,7 +1,9 @@
 rule compute_spectra:
     input:
-        network=expand(
-            "results/models/{{model}}/{file}",
+        # All compared networks: the images are those that every one of them classifies correctly.
+        networks=lambda wildcards: expand(
+            "results/models/{model}/{file}",
+            model=spectra_models(wildcards),
             file=["model.json", "weights.safetensors"],
         ),
         images=images("test"),
@@ -21,6 +23,9 @@ rule compute_spectra:
         runtime=60,
     params:
         settings=section("spectra"),
+        activation=lambda wildcards: settings.models[wildcards.model].parameters.get(
+            "activation", "relu"
+        ),
         shards=shard_count("spectra"),
         seed=settings.seed,
         device=settings.device,

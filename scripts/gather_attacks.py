@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 test = tables.collect(snakemake.input.shards, attacks.ATTACKS)
-tables.write(test, attacks.ATTACKS, snakemake.output.table, snakemake.output.csv)
+tables.write(test, attacks.ATTACKS, snakemake.output.images, snakemake.output.images_csv)
 summary = attacks.summarise(
     test, tables.read(snakemake.input.choices, attacks.ATTACK_CHOICES), snakemake.params.source
 )

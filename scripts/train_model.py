@@ -45,7 +45,6 @@ meta = {
     "class_names": data["class_names"],
     "training": settings["training"],
     "seed": seed,
-    "weights": sum(weight.numel() for weight in model.parameters()),
     **quality,
 }
 models.save(model, Path(snakemake.output.info).parent, **architecture, meta=meta)

@@ -186,7 +186,7 @@ class Attacks(Validated):
 
 
 class Experiment(Closed):
-    """One question asked of one network: which stages run, and on how many images. `null` leaves a stage out."""
+    """One question asked of one network: which stages run, on how many images; `null` leaves one out."""
 
     model: str = Field(description="A key of `models`: the network that is explained.")
     smooth_model: str | None = Field(

@@ -16,8 +16,8 @@ BLOCK = 256
 def gradient_moments(f: Scalar, x: Tensor, seed: int, sigma: float, samples: int) -> tuple[Tensor, Tensor]:
     """Return mean and unbiased variance of the gradient over ``samples`` Gaussian copies of ``x``.
 
-    Blocks are joined by the update of Chan, Golub and LeVeque (1983): the textbook ``E[g^2] - E[g]^2`` cancels
-    in single precision wherever the gradient is nearly constant.
+    Blocks are joined by the update of Chan, Golub and LeVeque (1983): the textbook ``E[g^2] - E[g]^2``
+    cancels in single precision wherever the gradient is nearly constant.
 
     Args:
         f: Scalar function of a batch, ``[B, *shape] -> [B]``.

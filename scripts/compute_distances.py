@@ -1,0 +1,21 @@
+"""Compare CASO with CAFO on the images of one shard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import distances, selection
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings = snakemake.params.settings
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+images = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
+shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+table = distances.distances(model, shard, c1=settings["c1"], device=device)
+tables.write(table, distances.DISTANCES, snakemake.output[0])
