@@ -13,6 +13,7 @@ from torch import Tensor
 from curvelens.context_aware.comparison import sparsity
 from curvelens.context_aware.explanation import ContextAware, caso
 from curvelens.context_aware.operators import operator
+from curvelens.derivatives import value
 from curvelens.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def choose_l1(
     if not (math.isfinite(top) and top > 0):
         raise ArgumentError("choose_l1: g must be finite and not zero; check the model and the input")
     if not 0 <= least < 1 or halvings < 1:
-        raise ArgumentError(
-            f"choose_l1: least={least:g} must be in [0, 1) and halvings={halvings} at least 1"
-        )
+        raise ArgumentError(f"choose_l1: needs least={least:g} in [0, 1) and halvings={halvings} ≥ 1")
     hessian = operator(H, gradient)
     found: list[SparsityChoice] = []
     start: Tensor | None = None
@@ -112,8 +111,7 @@ def choose_l1(
         nonlocal start
         made = caso(gradient, hessian, l1, l2, tolerance=tolerance, start=start)
         start, eta = made.delta, sparsity(made.delta)
-        with torch.no_grad():
-            height = float(loss((x + made.delta.to(x))[None])[0])
+        height = float(value(loss, (x + made.delta.to(x))[None]))
         choice = SparsityChoice(l1, made, eta, height, least <= eta < 1, [])
         found.append(choice)
         return choice

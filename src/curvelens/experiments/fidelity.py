@@ -163,13 +163,12 @@ def measure(
     """Measure P_MSE of every local model on every image.
 
     The models of an image meet the same perturbations, at which the network is evaluated once; SH+SG and SG
-    come from the same gradient calls. On the validation split every parameter is tried, on the test split
-    those chosen are used.
+    come from the same gradient calls.
 
     Args:
         model: Classifier on ``device`` and in ``dtype``.
         images: The images.
-        split: ``validation`` or ``test``.
+        split: ``validation`` tries every parameter, ``test`` those chosen.
         radii: ε > 0, L2 norm.
         laws: Some of :data:`curvelens.fidelity.LAWS`.
         scalars: Some of :data:`SCALARS`.
