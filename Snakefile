@@ -16,6 +16,7 @@ include: "rules/spectra.smk"
 include: "rules/distances.smk"
 include: "rules/fidelity.smk"
 include: "rules/attacks.smk"
+include: "rules/path.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 
@@ -29,6 +30,7 @@ localrules:
     distances,
     fidelity,
     attacks,
+    path,
     figures,
     report,
 
@@ -73,6 +75,11 @@ rule fidelity:
 rule attacks:
     input:
         tables("attacks"),
+
+
+rule path:
+    input:
+        [film_files(experiment) for experiment in settings.experiments],
 
 
 rule figures:

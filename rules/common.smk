@@ -170,6 +170,8 @@ def artifacts(experiment):
             found |= {
                 name: f"results/tables/{experiment}/{name}.parquet" for name in names
             }
+    if chosen.path is not None:
+        found["path"] = f"results/tables/{experiment}/path.parquet"
     if chosen.explanations is not None:
         found["maps"] = expand(
             "results/explanations/{experiment}/{method}/{shard}.npz",
@@ -221,6 +223,16 @@ def figure_inputs(wildcards):
     return {
         name: found[name] for name in (*spec.tables, *spec.optional) if name in found
     }
+
+
+def film_files(experiment):
+    """The film of the path between two classes, with its poster and its texts."""
+    if settings.experiments[experiment].path is None:
+        return []
+    return [
+        f"results/films/{experiment}/path{suffix}"
+        for suffix in (".mp4", ".png", ".json")
+    ]
 
 
 def reported():

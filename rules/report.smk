@@ -6,6 +6,7 @@ rule render_report:
             for name in ("conf.json", "index.html.j2", "style.css")
         ],
         figures=reported_artifacts("figures"),
+        films=reported_artifacts("films"),
         tables=reported_artifacts("tables"),
         models=reported_artifacts("models"),
         datasets=reported_artifacts("datasets"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from curvelens import jobs, models, store, tables
 from curvelens.experiments import selection, spectra
 

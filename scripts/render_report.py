@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from curvelens import jobs, reporting
+from curvelens import jobs, reporting, store
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -13,11 +13,20 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 config = snakemake.params.config
-experiments: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: {"figures": {}, "tables": {}})
+experiments: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {"figures": {}, "tables": {}})
 for kind, suffix in (("figures", ".json"), ("tables", ".parquet")):
     for path in map(Path, snakemake.input[kind]):
         if path.suffix == suffix:
             experiments[path.parent.name][kind][path.stem] = str(path)
+for path in map(Path, snakemake.input.films):
+    if path.suffix == ".json":
+        experiments[path.parent.name]["films"] = {
+            path.stem: {
+                "video": str(path.with_suffix(".mp4")),
+                "poster": str(path.with_suffix(".png")),
+                **store.load_json(path),
+            }
+        }
 contents = {
     "title": config["report"]["title"],
     "experiments": experiments,

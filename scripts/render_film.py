@@ -1,0 +1,22 @@
+"""Render the film of a path, a strip of its frames, and its texts."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from curvelens import jobs, store
+from curvelens.figures import film, film_texts
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+table = pd.read_parquet(snakemake.input.table)
+arrays = store.load_npz(snakemake.input.arrays)
+names = store.load_json(snakemake.input.dataset[0])["class_names"]
+shown = film_texts.contents(table, arrays, names)
+film.write_film(snakemake.output.video, **shown)
+film.write_strip(snakemake.output.poster, **shown)
+store.save_json(snakemake.output.texts, film_texts.texts(table, names))
