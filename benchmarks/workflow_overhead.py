@@ -2,8 +2,8 @@
 
     python benchmarks/workflow_overhead.py --out docs/benchmarks [--configfile config/test.yaml]
 
-Runs the whole workflow once in an empty folder. A job's interval is taken from its benchmark file: it ends when
-that file was written and lasted as long as the file says, the job's imports included.
+Runs the whole workflow once in an empty folder. A job's interval is taken from its benchmark file: it ends
+when that file was written and lasted as long as the file says, the job's imports included.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class Path(Closed):
 
 
 class Experiment(Closed):
-    """One question asked of one network: which stages run, on how many images; `null` leaves one out."""
+    """One question asked of one network: which stages run and on how many images."""
 
     model: str = Field(description="A key of `models`: the network that is explained.")
     smooth_model: str | None = Field(

@@ -60,7 +60,7 @@ def texts(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     ]  # fmt: skip
     changes = f"The prediction changes {', then '.join(told)}." if told else "The prediction never changes."
     jumps = [
-        f"{_SPOKEN[name]} turns by up to {_degrees(steps.max()):.0f}° (median {_degrees(steps.median()):.0f}°)"
+        f"{_SPOKEN[name]} turns by {_degrees(steps.median()):.0f}° (at most {_degrees(steps.max()):.0f}°)"
         for name in _MAPS
         if len(steps := table[f"{name}_change"].dropna())
     ]
