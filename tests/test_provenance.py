@@ -13,8 +13,8 @@ from curvelens.errors import ArgumentError
 # modules.
 LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
-    {"linearity", "targets"},
-    {"derivatives", "surrogates", "piecewise"},
+    {"linearity", "targets", "forward"},
+    {"stages", "products", "derivatives", "surrogates", "tracing"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},

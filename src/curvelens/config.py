@@ -185,7 +185,7 @@ class Attacks(Validated):
     )
 
 
-class Path(Closed):
+    """The straight path between two images of different classes, explained at every point and filmed."""
     """The straight path between two images of different classes, followed by three explanations and filmed."""
 
     classes: tuple[int, int] | None = Field(
