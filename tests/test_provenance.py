@@ -62,9 +62,12 @@ def test_code_version_sees_edits_but_not_layout(tmp_path, monkeypatch):
     (package / "c.py").write_text("y = 2\n")
     monkeypatch.setattr(provenance, "_ROOT", package)
 
-    def version():
+    def forget():
         for cached in (provenance.imports, provenance._path, provenance._parse, provenance._normalised):
             cached.cache_clear()
+
+    def version():
+        forget()
         return provenance.code_version("curvelens.a")
 
     try:
@@ -76,8 +79,7 @@ def test_code_version_sees_edits_but_not_layout(tmp_path, monkeypatch):
         (package / "b.py").write_text("def f():\n    return 2\n")
         assert version() != original
     finally:
-        monkeypatch.undo()
-        version()
+        forget()
 
 
 def test_a_module_that_does_not_exist_is_named():

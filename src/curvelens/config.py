@@ -185,8 +185,8 @@ class Attacks(Validated):
     )
 
 
+class Path(Closed):
     """The straight path between two images of different classes, explained at every point and filmed."""
-    """The straight path between two images of different classes, followed by three explanations and filmed."""
 
     classes: tuple[int, int] | None = Field(
         None, description="Classes of the first and the last image; null takes the first two that differ."
