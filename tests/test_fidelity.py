@@ -185,7 +185,7 @@ def test_function_is_evaluated_once_for_each_perturbation():
 
     x = torch.zeros(3, dtype=torch.float64)
     models = [LocalQuadratic(0.0, torch.full((3,), float(i), dtype=torch.float64)) for i in range(4)]
-    perturbations = Perturbations(f, x, [(0.5, "ball"), (1.0, "ball"), (1.0, "paper")], samples=100)
+    perturbations = Perturbations(f, x, [(0.5, "ball"), (1.0, "ball"), (1.0, "paper")], samples=100, chunk=64)
     assert [len(perturbations.mse(model)) for model in models] == [3] * 4
     points = torch.cat(evaluated)
     assert len(points) == 300
@@ -207,10 +207,10 @@ def test_fewer_samples_are_a_part_of_more():
 
     x = torch.zeros(2, dtype=torch.float64)
     q = LocalQuadratic(0.0, x)
-    perturbation_mse(f, q, x, 1.0, samples=9000)
+    perturbation_mse(f, q, x, 1.0, samples=9000, chunk=2000)
     many = torch.cat(seen)
     seen.clear()
-    perturbation_mse(f, q, x, 1.0, samples=4500)
+    perturbation_mse(f, q, x, 1.0, samples=4500, chunk=2000)
     assert torch.equal(torch.cat(seen), many[:4500])
     assert len(torch.unique(many, dim=0)) == 9000  # blocks are not repeated
 
