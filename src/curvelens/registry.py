@@ -156,7 +156,7 @@ class Registry:
         self._discover()
         if name in self._entries:
             return self._entries[name]
-        near = difflib.get_close_matches(str(name), self._entries, n=3, cutoff=0.7)
+        near = difflib.get_close_matches(str(name), self._entries, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigError(
             f"{where + ': ' if where else ''}unknown {self.kind} '{name}'; {hint}"

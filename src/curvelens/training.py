@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -331,15 +330,7 @@ def _resume(path: Path, fingerprint: str, model: torch.nn.Module, optimizer: tor
         state = _State(**content["state"])
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # the restricted unpickler passes on whatever a damaged file leads to
         raise DataError(
             f"{path}: damaged checkpoint ({type(error).__name__}); delete it and run again"
         ) from error

@@ -124,7 +124,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: holds more than tensors, or is damaged, and was refused; "
             "store the weights alone: torch.save(model.state_dict(), path)"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # the restricted unpickler passes on whatever a damaged file leads to
         raise DataError(f"{path}: damaged weights ({type(error).__name__}); fetch the file again") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
