@@ -77,7 +77,8 @@ def _type(value: dict[str, Any]) -> str:
         return " or ".join(_type(option) for option in value["anyOf"])
     words = [value.get("type", "mapping")]
     if value.get("type") == "array":
-        words.append(f"of {_type(value['items'])}")
+        items = [value["items"]] if "items" in value else value["prefixItems"]
+        words.append(f"of {' and '.join(map(_type, items))}")
     for keyword, sign in (
         ("minimum", "≥"),
         ("exclusiveMinimum", ">"),
