@@ -41,7 +41,7 @@ class Dense:
     """A symmetric matrix held in full.
 
     Args:
-        matrix: [d, d]; the symmetric part is what counts in every use, so an asymmetric matrix is symmetrised.
+        matrix: [d, d]; only its symmetric part is used.
 
     Raises:
         ArgumentError: if the matrix is not square.
@@ -73,7 +73,7 @@ class Dense:
         return self.matrix
 
     def eigh(self, count: int | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return eigenvalues [k] by decreasing magnitude and eigenvectors [d, k], from one cached factorisation."""
+        """Return eigenvalues [k] by decreasing magnitude and eigenvectors [d, k]; cached."""
         if self._eigen is None:
             self._eigen = _by_magnitude(*torch.linalg.eigh(self.matrix))
         values, vectors = self._eigen
@@ -211,7 +211,7 @@ def _check_dense(size: int, like: Tensor, limit: int, what: str) -> None:
     needed = size * size * like.element_size()
     if needed > limit:
         raise ArgumentError(
-            f"{what} ({size}×{size} would take {needed / 2**30:.1f} GiB, over the limit of {limit / 2**30:.1f} GiB)"
+            f"{what} ({size}×{size} takes {needed / 2**30:.1f} GiB, the limit is {limit / 2**30:.1f} GiB)"
         )
 
 
@@ -221,7 +221,7 @@ class LocalQuadratic:
     Args:
         value: f(x); a number or a tensor with one element.
         gradient: g, [*shape].
-        curvature: H as a tensor [d, d], a :class:`LowRank`, a :class:`MatrixFree`, or None for a first-order model.
+        curvature: H as a tensor [d, d], a :class:`LowRank`, a :class:`MatrixFree`, or None: first order.
         calls: Gradient calls that were made to find the model.
         error: Estimated relative Frobenius error of the curvature; NaN where unknown.
         info: Whatever else the estimator reports.
@@ -261,8 +261,8 @@ class LocalQuadratic:
     def __repr__(self) -> str:
         kind = "none" if self.curvature is None else type(self.curvature).__name__
         return (
-            f"LocalQuadratic(value={float(self.value):.6g}, shape={list(self.gradient.shape)}, curvature={kind},"
-            f" calls={self.calls}, error={self.error:.3g})"
+            f"LocalQuadratic(value={float(self.value):.6g}, shape={list(self.gradient.shape)},"
+            f" curvature={kind}, calls={self.calls}, error={self.error:.3g})"
         )
 
     def _rows(self, tensor: Tensor, name: str) -> Tensor:

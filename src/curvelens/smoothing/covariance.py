@@ -14,7 +14,7 @@ class Covariance:
     """Maps between x-space and the whitened space u, x + L u with u ~ N(0, I).
 
     Args:
-        sigma: A number > 0, a tensor shaped like x with every entry > 0, or a lower-triangular Cholesky factor [d, d].
+        sigma: A number > 0, a tensor shaped like x with entries > 0, or a Cholesky factor [d, d] of Σ.
         x: [*shape], the point that is explained; gives d, dtype and device.
 
     Raises:
@@ -66,7 +66,7 @@ class Covariance:
         )
 
     def unwhiten(self, columns: Tensor) -> Tensor:
-        """Return L⁻ᵀ c for each column c: [d, m] -> [d, m]; takes a factor of the u-Hessian to one of the Hessian."""
+        """Return L⁻ᵀ c for each column c: [d, m] -> [d, m]; takes a factor of H in u-space to one of H."""
         if not isinstance(self.factor, Tensor):
             return columns / self.factor
         if self.triangular:
@@ -78,3 +78,9 @@ class Covariance:
         if isinstance(self.factor, float):
             return self.factor
         return "factor" if self.triangular else "per feature"
+
+    def unwhiten_transposed(self, columns: Tensor) -> Tensor:
+        """Return L⁻¹ c for each column c: [d, m] -> [d, m]."""
+        if isinstance(self.factor, Tensor) and self.triangular:
+            return torch.linalg.solve_triangular(self.factor, columns, upper=False)
+        return self.unwhiten(columns)

@@ -1,0 +1,293 @@
+"""From rows z_i, D_i with H = E z Dᵀ to a curvature and an estimate of its error.
+
+All matrices are those of the whitened space, where z ~ N(0, I).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvelens.quadratic import LowRank, MatrixFree
+from curvelens.smoothing.moments import DenseMoments, RowMoments
+from curvelens.smoothing.subspace import Fit, fit_symmetric, spread
+
+_NEGLIGIBLE = 1e-7  # eigenvalues below this share of the largest are left out of a low-rank curvature
+_PROBES = 16  # random vectors that estimate the norm of an operator
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A curvature in the whitened space.
+
+    Attributes:
+        curvature: [d, d], or a low-rank or matrix-free operator.
+        variance: Estimated squared Frobenius error from the finite number of rows.
+        truncated: Estimated squared norm of what a projection left out.
+        norm: Frobenius norm of the curvature.
+        info: What else to report.
+    """
+
+    curvature: Tensor | LowRank | MatrixFree
+    variance: float
+    norm: float
+    truncated: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def relative_error(self) -> float:
+        """Return the estimated relative Frobenius error; inf where noise hides the curvature altogether."""
+        error = self.variance + self.truncated
+        if error == 0:
+            return 0.0
+        true_norm = self.norm**2 - self.variance + self.truncated
+        return math.sqrt(error / true_norm) if true_norm > 0 else math.inf
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.T) / 2
+
+
+def _mean_outer(moments: DenseMoments, fitted: Tensor | None) -> Tensor:
+    """Return Σ D zᵀ/n, [d, d].
+
+    Rows of an incomplete orthogonal matrix have Σ z zᵀ ≠ n I. They enter as corrections (D − H₀z) zᵀ to the
+    H₀ fitted to the whole matrices, which is independent of them: unbiased, and exact on quadratics.
+    """
+    z, D = moments.tail()
+    if not len(z):
+        return moments.outer / moments.folded
+    if fitted is None:
+        return (moments.outer + D.T @ z) / moments.count
+    return (moments.outer + (D - z @ fitted).T @ z + len(z) * fitted) / moments.count
+
+
+def averaged(moments: DenseMoments) -> Estimate:
+    """Return the symmetrised mean of D zᵀ (Torop et al. 2023, eq. 8b), [d, d].
+
+    Its variance comes from the spread between whole matrices or, for independent rows, between rows; from one
+    orthogonal matrix alone, from the antisymmetric part of the mean, which is pure noise.
+    """
+    whole = moments.folded // moments.unit
+    fitted = _symmetric(moments.outer) / moments.folded if whole else None
+    outer = _mean_outer(moments, fitted)
+    H = _symmetric(outer)
+    norm = float(H.norm())
+    if whole >= 2:
+        fitted_norm = float(fitted.norm()) if fitted is not None else 0.0
+        variance = (moments.squares / moments.unit**2 - whole * fitted_norm**2) / (whole * (whole - 1))
+        variance *= moments.folded / moments.count
+    elif whole == 1 and moments.unit > 1:
+        variance = float((outer - outer.T).norm()) ** 2 / 4
+    else:
+        variance = _row_variance(*moments.tail(), norm) if moments.unit > 1 else math.inf
+    return Estimate(H, max(0.0, variance), norm)
+
+
+def _row_variance(z: Tensor, D: Tensor, norm: float) -> float:
+    """Return the squared error of the mean of sym(D zᵀ) over independent rows (an upper bound for others)."""
+    n = len(z)
+    if n < 2:
+        return math.inf
+    lengths = (D.double().square().sum(1) * z.double().square().sum(1) + (D * z).double().sum(1).square()) / 2
+    return max(0.0, (float(lengths.mean()) - norm**2) / (n - 1))
+
+
+def averaged_operator(moments: RowMoments) -> Estimate:
+    """Return the estimate of :func:`averaged` as products ½[Dᵀ(Z v) + Zᵀ(D v)]/n, without a d×d matrix."""
+    z, D = moments.rows()
+    n = len(z)
+
+    def matvec(columns: Tensor) -> Tensor:
+        return (D.T @ (z @ columns) + z.T @ (D @ columns)) / (2 * n)
+
+    random = torch.Generator().manual_seed(0)
+    probes = torch.randn(moments.size, _PROBES, generator=random, dtype=z.dtype).to(z.device)
+    norm = float(matvec(probes).norm()) / math.sqrt(_PROBES)
+    return Estimate(MatrixFree(matvec, moments.size), _row_variance(z, D, norm), norm)
+
+
+def projected(moments: DenseMoments | RowMoments, rank: int | float | None) -> Estimate:
+    """Return Q sym(Qᵀ E[D zᵀ] Q) Qᵀ with Q the leading eigenvectors of Σ D Dᵀ, as a low-rank curvature.
+
+    Args:
+        moments: Rows or sums, with energy.
+        rank: Columns of Q; a share of the energy in (0, 1) that Q retains; or None: the rank of least risk,
+            where the noise is read from the antisymmetric part of the mean.
+    """
+    U, z, D, energy = moments.coordinates(moments.size if isinstance(rank, float) else rank)
+    outer = _mean_within(moments, U, z, D)
+    share = D.square().mean(0) / energy if energy > 0 else torch.ones_like(D[0])
+    k = _choose_rank(outer, share.cumsum(0), rank)
+    H, z, D = _symmetric(outer[:k, :k]), z[:, :k], D[:, :k]
+    half = torch.full_like(H, 0.5)
+    variance = spread(D - z @ H, z, half, torch.full_like(z[0], k / 2), _together(moments))
+    variance *= len(z) / moments.count
+    retained = float(share[:k].sum())
+    truncated = _truncation(float(H.norm()), energy, retained)
+    info = {"rank": k, "energy": retained}
+    return Estimate(_low_rank(U[:, :k], H), variance, float(H.norm()), truncated, info)
+
+
+def _mean_within(moments: DenseMoments | RowMoments, U: Tensor, z: Tensor, D: Tensor) -> Tensor:
+    """Return Uᵀ(Σ D zᵀ/n)U, [r, r], float64."""
+    if isinstance(moments, RowMoments):
+        return D.T @ z / len(z)
+    fitted = _symmetric(moments.outer) / moments.folded if moments.folded else None
+    return (U.T @ _mean_outer(moments, fitted) @ U).double()
+
+
+def _choose_rank(outer: Tensor, retained: Tensor, rank: int | float | None) -> int:
+    """Return a rank from 1 to len(outer): given, by retained energy, or by estimated risk.
+
+    With S and A the symmetric and antisymmetric parts of the leading k×k block, ‖S‖² estimates signal plus
+    noise, ‖A‖² the noise, and the risk is ‖H‖² − ‖S‖² + 2‖A‖² up to what does not depend on k.
+    """
+    if isinstance(rank, int):
+        return min(rank, len(outer))
+    if isinstance(rank, float):
+        return min(len(outer), int((retained < rank).sum()) + 1)
+    signal, noise = ((outer + outer.T) / 2, (outer - outer.T) / 2)
+    risk = (2 * noise.square() - signal.square()).cumsum(0).cumsum(1).diagonal()
+    return int(risk.argmin()) + 1
+
+
+def _truncation(norm: float, energy: float, retained: float) -> float:
+    """Return an estimate of ‖H − PHP‖² for the projection P onto a leading subspace.
+
+    E‖D‖² = ‖H‖² + noise. Taking the same share of Hessian in the energy outside as inside, what is left out
+    has at most twice the Hessian's share of the energy outside.
+    """
+    inside = energy * retained
+    if inside <= 0:
+        return 0.0
+    return 2 * min(1.0, norm**2 / inside) * energy * max(0.0, 1 - retained)
+
+
+def _low_rank(basis: Tensor, matrix: Tensor) -> LowRank:
+    """Return U M Uᵀ by the eigenvectors of M, without negligible ones."""
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = values.abs() > _NEGLIGIBLE * float(values.abs().max())
+    return LowRank(basis @ vectors[:, kept].to(basis), values[kept].to(basis))
+
+
+def _together(moments: DenseMoments | RowMoments) -> int:
+    return moments.unit if isinstance(moments, DenseMoments) else 1
+
+
+def regression(moments: DenseMoments | RowMoments) -> Estimate:
+    """Return the symmetric H that fits D ≈ H z best by generalised least squares.
+
+    The residual covariance R is estimated in the leading eigenspace U of Σ D Dᵀ and taken as a multiple of
+    the identity outside it. From at least one whole orthogonal matrix all entries of H are estimated, [d, d];
+    from fewer rows those within U, as a low-rank curvature.
+    """
+    if isinstance(moments, DenseMoments):
+        if moments.folded:
+            return _regression_full(moments)
+        rows = RowMoments(moments.size)
+        rows.add(*moments.tail())
+        moments = rows
+    U, z, D, energy = moments.coordinates()
+    gram = z.T @ z / len(z)
+    outer = D.T @ z / len(z)
+    fit = fit_symmetric(outer, gram, D.T @ D / len(D))
+    residuals = D - z @ fit.matrix
+    fit = fit_symmetric(outer, gram, residuals.T @ residuals / len(D))
+    residuals = (D - z @ fit.matrix) @ fit.basis
+    scaled = torch.linalg.solve(gram, z.T).T @ fit.basis
+    variance = spread(residuals, scaled, fit.weights(), fit.weights().sum(1), 1)
+    retained = float(D.square().sum() / len(D)) / energy if energy > 0 else 1.0
+    norm = float(fit.matrix.norm())
+    info = {"rank": U.shape[1], "energy": retained}
+    return Estimate(_low_rank(U, fit.matrix), variance, norm, _truncation(norm, energy, retained), info)
+
+
+def _regression_full(moments: DenseMoments) -> Estimate:
+    U, z, D, energy = moments.coordinates()
+    covariance = D.T @ D / len(D)
+    completed = _Completion(moments.outer / moments.folded, U, covariance, energy)
+    if len(moments.tail()[0]):
+        outer = _mean_outer(moments, completed.hessian())
+        completed = _Completion(outer, U, covariance, energy)
+    H = completed.hessian()
+    V = completed.fit.basis
+    residuals = D @ V - z @ (U.T @ completed.columns).double()
+    inside = spread(residuals, z @ V, completed.fit.weights(), completed.parameters(), moments.unit)
+    variance = inside * len(z) / moments.count + completed.outside_variance()
+    retained = float(covariance.trace()) / energy if energy > 0 else 1.0
+    return Estimate(H, variance, float(H.norm()), 0.0, {"rank": U.shape[1], "energy": retained})
+
+
+class _Completion:
+    """Generalised least squares for all of H, with a residual covariance that is known within U.
+
+    Outside U the residual variance is one number, so that the fit has a closed form: entries within U by
+    :func:`fit_symmetric`, those between U and the rest weighted likewise, the others averaged.
+
+    Args:
+        outer: G = Σ D zᵀ/n with Σ z zᵀ = n I, [d, d].
+        U: Leading eigenvectors of Σ D Dᵀ, [d, r].
+        covariance: Σ Uᵀ D Dᵀ U/n, [r, r], float64.
+        energy: Mean of ‖D‖².
+    """
+
+    def __init__(self, outer: Tensor, U: Tensor, covariance: Tensor, energy: float) -> None:
+        self.outer, self.U = outer, U
+        self.size, self.rank = U.shape
+        self._outputs = outer @ U  # every output on the inputs within U
+        self._inputs = outer.T @ U  # the outputs within U on every input, transposed
+        self._within = (U.T @ self._outputs).double()
+        identity = torch.eye(self.rank, dtype=torch.float64, device=U.device)
+        outside = max(0.0, energy - float(covariance.trace())) / max(1, self.size - self.rank)
+        self._fit(covariance, identity, outside)
+        fitted = (self.columns @ self.fit.basis.T.to(U)).double()  # H U
+        explained = self._inputs.double().T @ fitted
+        residual = covariance - explained - explained.T + fitted.T @ fitted
+        left = float(residual.trace()) / float(covariance.trace()) if energy > 0 else 0.0
+        self._fit(residual, identity, outside * max(0.0, left))
+
+    def _fit(self, covariance: Tensor, identity: Tensor, outside: float) -> None:
+        self.fit: Fit = fit_symmetric(self._within, identity, covariance)
+        noise = self.fit.noise
+        self.share = noise / (noise + outside)  # ω of the outputs outside U on the inputs within
+        V = self.fit.basis.to(self.U)
+        self.rotated = self.U @ V
+        outputs, inputs, share = self._outputs @ V, self._inputs @ V, self.share.to(self.U)
+        cross = outputs * share + inputs * (1 - share)
+        cross = cross - self.rotated @ (self.rotated.T @ cross)
+        within = (self.fit.basis.T @ self.fit.matrix @ self.fit.basis).to(self.U)
+        self.columns = self.rotated @ within + cross  # H U V, [d, r]
+
+    def hessian(self) -> Tensor:
+        """Return H, [d, d]."""
+        B = self.rotated
+        if self.rank == self.size:
+            return _symmetric(self.columns @ B.T)
+        # sym(G) with its columns and rows within U exchanged for the fitted ones.
+        plain = (self.outer @ B + self.outer.T @ B) / 2
+        change = self.columns - plain
+        change = change - B @ (B.T @ change) / 2
+        return _symmetric(self.outer) + torch.cat([B, change], 1) @ torch.cat([change, B], 1).T
+
+    def parameters(self) -> Tensor:
+        """Return how many parameters each output within U has been fitted with, [r]."""
+        return self.fit.weights().sum(1) + (self.size - self.rank) * (1 - self.share)
+
+    def outside_variance(self) -> float:
+        """Return the squared error of the entries not within U, from the antisymmetric part of G, pure noise.
+
+        Its entries have variance ρ_a + ρ_b, a weighted mean with share ω has ρ_a ρ_b/(ρ_a + ρ_b), which is
+        ω(1 − ω) times as much.
+        """
+        if self.rank == self.size:
+            return 0.0
+        difference = ((self._outputs - self._inputs) @ self.fit.basis.to(self.U)).double()
+        within = self.rotated.double().T @ difference
+        crossing = (difference.square().sum(0) - within.square().sum(0)).clamp_min(0)
+        total = float((self.outer - self.outer.T).norm()) ** 2
+        rest = max(0.0, total - 2 * float(crossing.sum()) - float(within.square().sum()))
+        return 2 * float((self.share * (1 - self.share) * crossing).sum()) + rest / 4

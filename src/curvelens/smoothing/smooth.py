@@ -1,0 +1,220 @@
+"""Local quadratic models of Gaussian-smoothed functions, from gradient calls alone (Torop et al. 2023).
+
+With h(x) = E f(x + δ), δ ~ N(0, Σ), the gradient is ∇h = E g(x + δ) (SmoothGrad) and the Hessian is
+∇²h = E Σ⁻¹ δ g(x + δ)ᵀ (SmoothHess, eq. 7). The value is f(x), not h(x) (eq. 10). The estimators, with
+z ~ N(0, I) and D(z) = [g(x + σz) − g(x − σz)]/2σ, for which ∇²h = E z D(z)ᵀ:
+
+- ``regression`` (default): orthogonal directions; the symmetric H that fits D ≈ H z by generalised least
+  squares, in which directions along which the gradient hardly changes add hardly any noise. With fewer pairs
+  than features, within the leading eigenspace of Σ D Dᵀ.
+- ``projected``: orthogonal directions; the mean of sym(z Dᵀ), projected onto that eigenspace.
+- ``orthogonal``: the mean of sym(z Dᵀ) over the rows of Haar-random orthogonal matrices.
+- ``antithetic`` and ``sobol``: the same over independent or scrambled Sobol normals.
+- ``plain``: the mean of sym(z g(x + σz)ᵀ)/σ over independent normals, eq. 8 as printed.
+
+The last four are unbiased. ``projected`` leaves out what lies outside its subspace. ``regression`` finds its
+weights in the same rows: a bias of second order in the noise, none on quadratics.
+
+Lengths of orthogonal directions: ``size_biased`` (default) draws ℓ from χ_{d+2} and weights by d/ℓ², which is
+unbiased and recovers a quadratic exactly from one orthogonal matrix, at every d. ``fixed``, ℓ = √d, recovers
+quadratics too but averages over a sphere instead of a Gaussian: a bias of order 1/d, negligible at d = 784
+but not at d = 2. ``chi`` draws ℓ from χ_d: unbiased, but not exact on quadratics. A number of calls that is a
+multiple of 2d uses whole orthogonal matrices; the rows of an incomplete one enter as corrections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+
+from curvelens.derivatives import value
+from curvelens.errors import ArgumentError
+from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
+from curvelens.smoothing.covariance import Covariance
+from curvelens.smoothing.directions import LENGTHS, Directions
+from curvelens.smoothing.estimators import Estimate, averaged, averaged_operator, projected, regression
+from curvelens.smoothing.moments import DenseMoments, RowMoments
+from curvelens.smoothing.sampling import Sampler
+
+ESTIMATORS = ("regression", "projected", "orthogonal", "antithetic", "sobol", "plain")
+DEFAULT = "regression"
+
+_LAWS = {"plain": "normal", "antithetic": "normal", "sobol": "sobol"}
+_DENSE_FEATURES = 4096  # above, no d×d matrix is formed unless the caller asks for it
+_BATCH_ROWS = 2048  # directions evaluated together at most
+_BATCH_ELEMENTS = 2**25
+_FIRST_CALLS = 256  # of calls="auto"
+
+Function = Callable[[Tensor], Tensor]
+Moments = DenseMoments | RowMoments
+
+
+def smooth_quadratic(
+    f: Function,
+    x: Tensor,
+    sigma: float | Tensor = 0.01,
+    calls: int | Literal["auto"] = 4096,
+    estimator: str = DEFAULT,
+    seed: int = 0,
+    *,
+    lengths: str = "size_biased",
+    rank: int | float | None = None,
+    tolerance: float = 0.05,
+    max_calls: int = 2**17,
+    chunk: int | None = None,
+    matrix_free: bool | None = None,
+) -> LocalQuadratic:
+    """Return f(x), SmoothGrad and SmoothHess at x (Torop et al. 2023, eq. 7 and 10; see the module).
+
+    Args:
+        f: Scalar, [B, *shape] -> [B].
+        x: [*shape], floating point; everything follows its dtype and device.
+        sigma: Standard deviation > 0 in units of x; or one per feature, [*shape]; or a Cholesky factor L of
+            Σ, lower triangular [d, d].
+        calls: Gradient calls, ≥ 2, rounded down to whole pairs (not by "plain"). "auto" doubles from 256
+            until ``.error`` ≤ tolerance.
+        estimator: "regression", "projected", "orthogonal", "antithetic", "sobol" or "plain".
+        seed: Same seed, same directions, whatever the chunk; also for several sigma, where it saves time.
+        lengths: Of orthogonal directions: "size_biased", "chi" or "fixed".
+        rank: Of "projected": columns kept, ≥ 1; or a share of energy to retain, in (0, 1); None chooses the
+            rank of least estimated risk.
+        tolerance: Of calls="auto", > 0.
+        max_calls: Of calls="auto", ≥ 2.
+        chunk: Points differentiated at once; None chooses by memory. Does not change the result.
+        matrix_free: Whether to avoid d×d matrices; None does for d > 4096. The curvature is then low-rank
+            for "regression" and "projected", a product with all rows for the others.
+
+    Returns:
+        The local model. ``.calls``: gradient calls made. ``.error``: estimated relative Frobenius error of
+        the curvature where Σ = I; inf where noise hides it. ``.info``: estimator, sigma, lengths,
+        smoothed_value (h(x)), value_calls (of f alone), gradient_error (relative, estimated), and the rank
+        of the leading eigenspace with the share of ‖D‖² in it (energy).
+
+    Raises:
+        ArgumentError: for arguments out of range, or gradients that are not finite.
+    """
+    _check(x, calls, estimator, lengths, rank, tolerance, max_calls)
+    point = x.detach()
+    covariance = Covariance(sigma, point)
+    directions = Directions(_LAWS.get(estimator, "orthogonal"), x.numel(), seed, lengths, point.reshape(-1))
+    sampler = Sampler(f, point, covariance, directions, estimator != "plain", chunk)
+    moments = _moments(point, estimator, matrix_free)
+    if calls == "auto":
+        estimate = _until(tolerance, max_calls, sampler, moments, estimator, rank)
+    else:
+        _collect(sampler, moments, calls)
+        estimate = _estimate(moments, estimator, rank)
+    return _model(f, point, sampler, covariance, estimate, estimator, lengths)
+
+
+def _moments(x: Tensor, estimator: str, matrix_free: bool | None) -> Moments:
+    size = x.numel()
+    if size > _DENSE_FEATURES if matrix_free is None else matrix_free:
+        return RowMoments(size)
+    energy = estimator in ("regression", "projected")
+    return DenseMoments(size, 1 if estimator in _LAWS else size, energy, x.reshape(-1))
+
+
+def _until(
+    tolerance: float,
+    max_calls: int,
+    sampler: Sampler,
+    moments: Moments,
+    estimator: str,
+    rank: int | float | None,
+) -> Estimate:
+    """Double the calls until the estimated error meets the tolerance."""
+    target = min(_FIRST_CALLS, max_calls)
+    while True:
+        _collect(sampler, moments, target)
+        estimate = _estimate(moments, estimator, rank)
+        if estimate.relative_error() <= tolerance or target == max_calls:
+            return estimate
+        target = min(2 * target, max_calls)
+
+
+def _check(
+    x: Tensor,
+    calls: int | str,
+    estimator: str,
+    lengths: str,
+    rank: int | float | None,
+    tolerance: float,
+    max_calls: int,
+) -> None:
+    if not x.is_floating_point() or x.numel() == 0:
+        raise ArgumentError(f"x: needs at least one feature of floating point, got {list(x.shape)} {x.dtype}")
+    if estimator not in ESTIMATORS:
+        raise ArgumentError(f"estimator: {estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
+    if lengths not in LENGTHS:
+        raise ArgumentError(f"lengths: {lengths!r} is unknown; choose one of {', '.join(LENGTHS)}")
+    if calls != "auto" and (not isinstance(calls, int) or calls < 2):
+        raise ArgumentError(f"calls: must be 'auto' or at least 2, got {calls!r}")
+    if max_calls < 2 or not tolerance > 0:
+        raise ArgumentError(
+            f"calls='auto': needs max_calls >= 2, tolerance > 0, got {max_calls} and {tolerance}"
+        )
+    if rank is not None and not (0 < rank < 1 if isinstance(rank, float) else rank >= 1):
+        raise ArgumentError(f"rank: must be an integer >= 1 or a share of energy in (0, 1), got {rank!r}")
+
+
+def _collect(sampler: Sampler, moments: Moments, calls: int) -> None:
+    """Draw until ``calls`` gradient calls have been made, rounded down to whole pairs."""
+    most = max(1, min(_BATCH_ROWS, _BATCH_ELEMENTS // moments.size))
+    wanted = calls // 2 if sampler.paired else calls
+    while moments.count < wanted:
+        moments.add(*sampler.draw(min(most, wanted - moments.count)))
+
+
+def _estimate(moments: Moments, estimator: str, rank: int | float | None) -> Estimate:
+    if estimator == "regression":
+        return regression(moments)
+    if estimator == "projected":
+        return projected(moments, rank)
+    return averaged(moments) if isinstance(moments, DenseMoments) else averaged_operator(moments)
+
+
+def _model(
+    f: Function,
+    x: Tensor,
+    sampler: Sampler,
+    covariance: Covariance,
+    estimate: Estimate,
+    estimator: str,
+    lengths: str,
+) -> LocalQuadratic:
+    gradient, gradient_error = sampler.gradient()
+    info: dict[str, Any] = {
+        "estimator": estimator,
+        "sigma": covariance.describe(),
+        "smoothed_value": sampler.value(),
+        "value_calls": 1,
+        "gradient_error": gradient_error,
+        **estimate.info,
+    }
+    if estimator not in _LAWS:
+        info["lengths"] = lengths
+    return LocalQuadratic(
+        value(f, x[None])[0],
+        gradient,
+        _unwhitened(estimate.curvature, covariance),
+        calls=sampler.calls,
+        error=estimate.relative_error(),
+        info=info,
+    )
+
+
+def _unwhitened(
+    curvature: Tensor | LowRank | MatrixFree, covariance: Covariance
+) -> Tensor | LowRank | MatrixFree:
+    """Return L⁻ᵀ H_u L⁻¹, the Hessian in x-space."""
+    if isinstance(curvature, Tensor):
+        return covariance.unwhiten(covariance.unwhiten(curvature).T)
+    if isinstance(curvature, LowRank):
+        return LowRank(covariance.unwhiten(curvature.factor), curvature.weights)
+    inner = curvature.matvec
+    return MatrixFree(
+        lambda columns: covariance.unwhiten(inner(covariance.unwhiten_transposed(columns))), curvature.size
+    )

@@ -1,0 +1,124 @@
+"""Leading eigenspaces of D Dᵀ sums, and symmetric regression within them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvelens.seeds import generator
+
+LARGEST = 128  # dimensions of a leading subspace at most
+_OVERSAMPLING = 16
+_ITERATIONS = 4
+_FLOOR = 1e-6  # residual variances below this share of the largest are taken as equal
+_GROUPS = 128  # parts of the rows whose spread gives the error bar
+
+
+def leading_subspace(apply: Callable[[Tensor], Tensor], size: int, rank: int, like: Tensor) -> Tensor:
+    """Return an orthonormal basis of the leading eigenspace of a positive semidefinite operator.
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) with a Rayleigh–Ritz step,
+    from a fixed start, so that the same operator gives the same basis.
+
+    Args:
+        apply: [d, m] -> [d, m].
+        size: d.
+        rank: Dimensions r, 1 ≤ r ≤ d.
+        like: Gives dtype and device.
+
+    Returns:
+        [d, r], by decreasing Ritz value.
+    """
+    columns = min(size, rank + _OVERSAMPLING)
+    start = torch.randn(size, columns, generator=generator(0, "subspace", size, columns), dtype=like.dtype)
+    if columns == size:
+        start = torch.eye(size, dtype=like.dtype)
+    basis = start.to(like.device)
+    for _ in range(_ITERATIONS if columns < size else 0):
+        basis = torch.linalg.qr(apply(basis))[0]
+    values, vectors = torch.linalg.eigh((basis.T @ apply(basis)).double())
+    order = values.argsort(descending=True)[:rank]
+    return basis @ vectors[:, order].to(like)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A symmetric regression D ≈ M z.
+
+    Attributes:
+        matrix: M, [r, r], float64.
+        basis: Eigenvectors V of the residual covariance, [r, r].
+        noise: Its eigenvalues ρ, [r], > 0.
+    """
+
+    matrix: Tensor
+    basis: Tensor
+    noise: Tensor
+
+    def weights(self) -> Tensor:
+        """Return ω [r, r], the share that output a on input b has in entry (a, b), in the basis V."""
+        return self.noise[None, :] / (self.noise[:, None] + self.noise[None, :])
+
+
+def fit_symmetric(outer: Tensor, gram: Tensor, covariance: Tensor) -> Fit:
+    """Return the symmetric M that minimises Σ (D − M z)ᵀ R⁻¹ (D − M z): generalised least squares.
+
+    Entry (a, b) of the Hessian is seen twice, as output a on input b and as output b on input a, with noise
+    in proportion to ρ_a and ρ_b. Their plain average is dominated by the noisier one; weighted by the inverse
+    variances the noise becomes ρ_a ρ_b/(ρ_a + ρ_b), so that directions in which the gradient hardly changes
+    add hardly any noise, though all are kept. The normal equations R⁻¹MS + SMR⁻¹ = R⁻¹G + GᵀR⁻¹ become
+    diagonal in the eigenvectors of R^½ S R^½.
+
+    Args:
+        outer: G = Σ D zᵀ/n, [r, r], float64.
+        gram: S = Σ z zᵀ/n, [r, r].
+        covariance: R, that of the residuals, [r, r].
+
+    Returns:
+        The fit.
+    """
+    noise, basis = torch.linalg.eigh((covariance + covariance.T) / 2)
+    noise = noise.clamp_min(max(float(noise[-1]) * _FLOOR, torch.finfo(noise.dtype).tiny ** 0.5))
+    root = noise.sqrt()
+    rotated = basis.T @ outer @ basis
+    right = rotated / root[:, None] * root
+    scale, turn = torch.linalg.eigh(root[:, None] * (basis.T @ gram @ basis) * root)
+    scale = scale.clamp_min(torch.finfo(scale.dtype).eps * float(scale[-1]))
+    solved = (turn.T @ (right + right.T) @ turn) / (scale[:, None] + scale[None, :])
+    matrix = root[:, None] * (turn @ solved @ turn.T) * root
+    matrix = basis @ matrix @ basis.T
+    return Fit((matrix + matrix.T) / 2, basis, noise)
+
+
+def spread(residuals: Tensor, inputs: Tensor, weights: Tensor, parameters: Tensor, together: int) -> float:
+    """Return the estimated squared Frobenius error of a symmetric fit, from how its parts differ.
+
+    The error of the fit is Σ S_i/n with S_i = ω ∘ (r_i z_iᵀ) + ωᵀ ∘ (r_i z_iᵀ)ᵀ, a sum over rows that are
+    nearly independent: a cluster-robust sandwich estimate (White 1980). It sees the part of the noise that is
+    symmetric, which the antisymmetric part of Σ D zᵀ does not show.
+
+    Args:
+        residuals: r = D − M z, [n, r], in the basis of the weights.
+        inputs: z, [n, r], scaled to Σ z zᵀ = n I.
+        weights: ω, [r, r].
+        parameters: Fitted parameters per output, [r]; residuals are enlarged for them.
+        together: Rows that are not independent of each other (d for whole orthogonal matrices of small d).
+
+    Returns:
+        The estimate for the mean over these n rows.
+    """
+    n, r = residuals.shape
+    size = -(-n // _GROUPS)
+    if together <= n // (_GROUPS // 2):
+        size = -(-size // together) * together
+    groups = n // size
+    enlarged = residuals * (n / (n - parameters).clamp_min(1.0)).sqrt()
+    shape = (groups, size, r)
+    products = enlarged[: groups * size].reshape(shape).transpose(1, 2) @ inputs[: groups * size].reshape(
+        shape
+    )
+    parts = weights * products + weights.T * products.transpose(1, 2)
+    return float(parts.square().sum()) / (groups * size) / n
