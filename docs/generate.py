@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from curvelens import config, datasets, experiments, methods, models, tables
+from curvelens import config, datasets, experiments, methods, models, summaries, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "| key | type | default | meaning |\n|---|---|---|---|\n"
@@ -91,8 +91,9 @@ def _type(value: dict[str, Any]) -> str:
 
 
 def outputs() -> str:
-    for module in iter_modules(experiments.__path__):
-        import_module(f"curvelens.experiments.{module.name}")
+    for package in (summaries, experiments):
+        for module in iter_modules(package.__path__):
+            import_module(f"{package.__name__}.{module.name}")
     import_module("curvelens.training")
     text = (ROOT / "docs/outputs.in.md").read_text(encoding="utf-8")
     return NOTICE + text.replace("{{ tables }}", tables.describe_markdown().strip())

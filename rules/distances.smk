@@ -46,7 +46,7 @@ rule gather_distances:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.distances"),
+        code=library("summaries.distances"),
     message:
         "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     script:

@@ -60,7 +60,7 @@ rule gather_explanations:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.explanations"),
+        code=library("summaries.explanations"),
     message:
         "Gather the index of explanations of {wildcards.experiment}"
     script:

@@ -51,7 +51,7 @@ rule choose_fidelity:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.fidelity"),
+        code=library("summaries.fidelity"),
     message:
         "Choose the parameters of P_MSE on validation images of {wildcards.experiment}"
     script:
@@ -78,7 +78,7 @@ rule gather_fidelity:
     threads: 1
     params:
         source=dataset_source,
-        code=library("experiments.fidelity"),
+        code=library("summaries.fidelity"),
     message:
         "Gather the P_MSE table of {wildcards.experiment}"
     script:

@@ -48,7 +48,7 @@ rule count_failures:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.failures"),
+        code=library("summaries.failures"),
     message:
         "Count failed images"
     script:
@@ -71,7 +71,7 @@ rule check_failures:
     threads: 1
     params:
         threshold=settings.failure_threshold,
-        code=library("experiments.failures"),
+        code=library("summaries.failures"),
     message:
         "Check that few enough images failed"
     script:

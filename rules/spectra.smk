@@ -64,7 +64,7 @@ rule gather_spectra:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.spectra"),
+        code=library("summaries.spectra"),
     message:
         "Gather the Hessian spectra of {wildcards.experiment}"
     script:

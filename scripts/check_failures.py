@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, tables
-from curvelens.experiments import failures
+from curvelens.summaries import failures
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

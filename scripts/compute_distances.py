@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables
 from curvelens.experiments import distances, selection
+from curvelens.summaries.distances import DISTANCES
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -18,4 +19,4 @@ model = models.load(Path(snakemake.input.network[0]).parent, device)
 images = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
 shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
 table = distances.distances(model, shard, c1=settings["c1"], device=device)
-tables.write(table, distances.DISTANCES, snakemake.output[0])
+tables.write(table, DISTANCES, snakemake.output[0])

@@ -7,6 +7,7 @@ import numpy as np
 
 from curvelens import jobs, models, store, tables
 from curvelens.experiments import selection, spectra
+from curvelens.summaries.spectra import EIGENVALUES, SPECTRA
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -34,6 +35,6 @@ table, eigenvalues, arrays = spectra.spectra(
     ),
     device=device,
 )
-tables.write(table, spectra.SPECTRA, snakemake.output.spectra)
-tables.write(eigenvalues, spectra.EIGENVALUES, snakemake.output.eigenvalues)
+tables.write(table, SPECTRA, snakemake.output.spectra)
+tables.write(eigenvalues, EIGENVALUES, snakemake.output.eigenvalues)
 store.save_explanations(snakemake.output.eigenvectors, arrays, shard.ids)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables
 from curvelens.experiments import explanations, selection
+from curvelens.summaries.explanations import EXPLANATIONS
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -26,4 +27,4 @@ arrays, index = explanations.explain_images(
     device=device,
 )
 store.save_explanations(snakemake.output.arrays, arrays, images.ids)
-tables.write(index, explanations.EXPLANATIONS, snakemake.output.index)
+tables.write(index, EXPLANATIONS, snakemake.output.index)

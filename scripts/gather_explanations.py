@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, tables
-from curvelens.experiments.explanations import EXPLANATIONS
+from curvelens.summaries.explanations import EXPLANATIONS
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

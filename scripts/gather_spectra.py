@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, tables
-from curvelens.experiments import spectra
+from curvelens.summaries import spectra
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables, targets
 from curvelens.experiments import fidelity, selection
+from curvelens.summaries.fidelity import FIDELITY, FIDELITY_CHOICES
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -19,7 +20,7 @@ validation = store.load_image_set(snakemake.input.validation)
 neuron = targets.inner_neuron(model, settings["neuron_class"], validation.tensor().to(device))
 count = settings["images"] if split == "test" else settings["validation_images"]
 images = selection.take(store.load_image_set(snakemake.input.images), count)
-choices = tables.read(snakemake.input.choices, fidelity.FIDELITY_CHOICES) if split == "test" else None
+choices = tables.read(snakemake.input.choices, FIDELITY_CHOICES) if split == "test" else None
 table = fidelity.measure(
     model,
     images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
@@ -37,4 +38,4 @@ table = fidelity.measure(
     seed=snakemake.params.seed,
     device=device,
 )
-tables.write(table, fidelity.FIDELITY, snakemake.output[0])
+tables.write(table, FIDELITY, snakemake.output[0])

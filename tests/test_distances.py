@@ -13,6 +13,7 @@ from torch import nn
 from curvelens.errors import ConfigError
 from curvelens.experiments import distances
 from curvelens.store import ImageSet
+from curvelens.summaries import distances as summaries
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -132,7 +133,7 @@ def test_shards_give_the_same_rows():
     model, images = network(5), image_set(5)
     whole = distances.distances(model, images, dtype=torch.float64)
     parts = [distances.distances(model, images.shard(i, 2), dtype=torch.float64) for i in (1, 0)]
-    joined = distances.DISTANCES.validate(pd.concat(parts))
+    joined = summaries.DISTANCES.validate(pd.concat(parts))
     pd.testing.assert_frame_equal(without_time(joined), without_time(whole), rtol=1e-12)
 
 
@@ -171,7 +172,7 @@ def test_one_bad_image_spoils_one_row():
     table = distances.distances(Breaks(network(4)), broken, dtype=torch.float64)
     assert table["status"].tolist() == ["ok", "ok", "failed", "ok"]
     assert table["error"].tolist() == ["", "", "RuntimeError: white", ""]
-    assert distances.summarise(table).loc[0, "images"] == 3
+    assert summaries.summarise(table).loc[0, "images"] == 3
 
 
 def test_c1_must_be_positive():
@@ -195,7 +196,7 @@ def made(confidence: list[float], distance: list[float]) -> pd.DataFrame:
 
 def test_summary_by_hand():
     table = made([0.9, 0.5, 0.7, 0.3, 0.99], [0.1, 0.5, 0.2, 0.4, 0.3])
-    found = distances.summarise(table, groups=2)
+    found = summaries.summarise(table, groups=2)
     assert found["group"].tolist() == [0, 1, 2]
     assert found["images"].tolist() == [5, 3, 2]  # 0.3, 0.5, 0.7 and 0.9, 0.99
     assert found["confidence_low"].tolist() == [0.3, 0.3, 0.9]
@@ -214,7 +215,7 @@ def test_interval_of_the_rank_correlation():
     # Bonett and Wright: z = atanh r has standard error √((1 + r²/2)/(n − 3)).
     a = random.normal(size=50)
     b = a + random.normal(size=50)
-    r, low, high = distances.rank_correlation(a, b)
+    r, low, high = summaries.rank_correlation(a, b)
     half = 1.959964 * math.sqrt((1 + r * r / 2) / 47)
     assert (low, high) == pytest.approx((math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)))
     # Coverage for a bivariate normal with correlation ρ: Spearman's r estimates 6/π·asin(ρ/2).
@@ -223,19 +224,19 @@ def test_interval_of_the_rank_correlation():
     for _ in range(400):
         a = random.normal(size=60)
         b = 0.6 * a + 0.8 * random.normal(size=60)
-        _, low, high = distances.rank_correlation(a, b)
+        _, low, high = summaries.rank_correlation(a, b)
         hits += low <= truth <= high
     # 95 % of 400 are 380 ± 4.4; four standard errors and a little for the approximation.
     assert 360 <= hits <= 398
 
 
 def test_rank_correlation_of_few_or_constant_values():
-    assert all(math.isnan(value) for value in distances.rank_correlation(np.arange(3.0), np.arange(3.0)))
-    assert all(math.isnan(value) for value in distances.rank_correlation(np.arange(9.0), np.ones(9)))
-    assert distances.rank_correlation(np.arange(9.0), -np.arange(9.0)) == (-1, -1, -1)
+    assert all(math.isnan(value) for value in summaries.rank_correlation(np.arange(3.0), np.arange(3.0)))
+    assert all(math.isnan(value) for value in summaries.rank_correlation(np.arange(9.0), np.ones(9)))
+    assert summaries.rank_correlation(np.arange(9.0), -np.arange(9.0)) == (-1, -1, -1)
 
 
 def test_more_groups_than_images():
-    found = distances.summarise(made([0.2, 0.4], [0.1, 0.3]), groups=5)
+    found = summaries.summarise(made([0.2, 0.4], [0.1, 0.3]), groups=5)
     assert found["images"].tolist() == [2, 1, 1]
-    assert distances.summarise(made([], [])).empty
+    assert summaries.summarise(made([], [])).empty

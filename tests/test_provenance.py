@@ -14,12 +14,12 @@ from curvelens.errors import ArgumentError
 LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets", "forward"},
-    {"stages", "products", "derivatives", "surrogates", "tracing"},
+    {"chain", "stages", "products", "derivatives", "surrogates", "tracing"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
     {"tables", "store", "datasets", "models", "training", "config", "jobs"},
-    {"experiments", "figures"},
+    {"summaries", "experiments", "figures"},
     {"reporting"},
 ]
 

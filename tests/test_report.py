@@ -14,9 +14,10 @@ import report_world as world
 
 from curvelens import reporting
 from curvelens.errors import DataError
-from curvelens.experiments import attacks, distances, fidelity, spectra
+from curvelens.experiments import attacks
 from curvelens.reporting import html, run, summaries
 from curvelens.reporting.execute import mathml
+from curvelens.summaries import distances, fidelity, spectra
 from curvelens.training import HISTORY
 
 MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
@@ -281,7 +282,7 @@ def test_film_plays_offline_and_has_a_strip_for_those_who_cannot_play_it(tmp_pat
     (video,) = shown.all("video")
     assert (video["src"] or "").startswith("data:video/mp4;base64,")
     assert "controls" in video
-    assert len(shown.all("img")) == 2
+    assert len(shown.all("img")) == 1
     assert "Figure 9. From <a> to b." in shown.text
     with pytest.raises(DataError, match=r"path\.txt: a report shows"):
         html.data_uri(tmp_path / "path.txt")

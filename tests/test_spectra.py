@@ -13,18 +13,10 @@ from torch import nn
 from curvelens import derivatives, targets
 from curvelens.errors import ConfigError, ModelError
 from curvelens.experiments import spectra as module
-from curvelens.experiments.spectra import (
-    EIGENVALUES,
-    SPECTRA,
-    SPECTRA_SUMMARY,
-    Settings,
-    Thresholds,
-    read_spectrum,
-    spectra,
-    summarise,
-)
+from curvelens.experiments.spectra import Settings, Thresholds, read_spectrum, spectra
 from curvelens.regions import region_radius, regions_along
 from curvelens.store import ImageSet
+from curvelens.summaries.spectra import EIGENVALUES, SPECTRA, SPECTRA_SUMMARY, summarise
 
 SHAPE, D, CLASSES = (1, 3, 4), 12, 3
 

