@@ -110,13 +110,18 @@ def vjp(function: Function, x: Tensor, u: Tensor, chunk: int | None = None) -> T
     out = x.new_empty(len(u), *x.shape)
     with _without_graph(function):
         x = _plain(x, function, 1)
-        pull = pullback(function, x, u.shape[1])
+        shape = function(x[None]).shape
+        if shape != (1, *u.shape[1:]):
+            raise ArgumentError(
+                f"vjp: {_name(function)} returns {list(shape)} for one row, so u must be [m, {shape[-1]}]"
+            )
+        pull = pullback(function, x)
 
         def work(start: int, stop: int) -> None:
             out[start:stop] = pull(u[start:stop].to(x))
 
         if chunk is None:
-            row = 2 * graph_bytes(lambda z: function(z)[:, 0], x[None])
+            row = 2 * graph_bytes(function, x[None])
             chunk = chunk_rows(row, memory_limit(x.device), _HESSIAN_ROWS.get(x.device.type, 512))
         run_in_chunks(len(u), chunk, work)
     return out

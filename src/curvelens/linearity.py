@@ -80,6 +80,12 @@ _PIECEWISE_LINEAR_METHODS = {
     ),
     *("to", "float", "double", "clone"),
 }
+_ELEMENTWISE_MODULES = {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.Hardsigmoid, *_BATCH_NORM}
+_ELEMENTWISE_FUNCTIONS = {
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg),
+    *(torch.add, torch.sub, torch.mul, torch.div, torch.neg, torch.clamp, torch.relu, functional.relu),
+    *("add", "sub", "mul", "div", "neg", "clamp", "relu"),
+}
 # Piecewise linear as long as only one operand, the first one for a quotient, depends on the input.
 _PRODUCTS = {
     operator.mul,
@@ -94,7 +100,7 @@ _PRODUCTS = {
 }
 _QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 
-_ANSWERS: WeakKeyDictionary[nn.Module, dict[tuple[object, str | None], bool]] = WeakKeyDictionary()
+_ANSWERS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
 
 
 def is_piecewise_linear(model: nn.Module, module: str | None = None) -> bool:
@@ -119,6 +125,26 @@ def is_piecewise_linear(model: nn.Module, module: str | None = None) -> bool:
     if (kinds, module) not in answers:
         answers[kinds, module] = _is_trace_piecewise_linear(model, module)
     return answers[kinds, module]
+
+
+def is_elementwise_straight(layer: nn.Module) -> bool:
+    """Say whether a layer, run in evaluation mode, is known to be piecewise linear with a diagonal Jacobian.
+
+    Args:
+        layer: A module that keeps the shape of its input, such as a ReLU, a batch normalisation by stored
+            statistics, or a module of one's own that subtracts a mean and divides by a standard deviation.
+    """
+    if type(layer) in _ELEMENTWISE_MODULES:
+        return _is_linear_type(layer)
+    if type(layer).__module__.startswith("torch.nn.") or next(layer.children(), None) is not None:
+        return False
+    if not is_piecewise_linear(layer):
+        return False
+    answers = _ANSWERS.setdefault(layer, {})
+    if "elementwise" not in answers:
+        calls = [node for node in fx.Tracer().trace(layer).nodes if node.op.startswith("call_")]
+        answers["elementwise"] = all(node.target in _ELEMENTWISE_FUNCTIONS for node in calls)
+    return answers["elementwise"]
 
 
 def _is_linear_type(module: nn.Module) -> bool:
