@@ -94,6 +94,15 @@ report.attacks()
 report.show("explanations", missing="This run stored no explanations (stage explanations).")
 
 # %% [markdown]
+# ## How do explanations change from one class to another?
+#
+# A saliency map is local; a path is not. On the straight line between two images of different classes each
+# explanation is computed anew, of the class predicted there.
+
+# %%
+report.films(missing="This run did not film a path between two classes (stage path).")
+
+# %% [markdown]
 # ## Which networks, on which images?
 
 # %%

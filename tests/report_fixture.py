@@ -20,7 +20,7 @@ def contents(folder: Path) -> dict:
     tables = {
         "spectra": spectra,
         "eigenvalues": world.eigenvalues(spectra),
-        "distances": world.distances(20, failed=2),
+        "distances": world.distances(60, failed=2),
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),

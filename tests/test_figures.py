@@ -295,13 +295,19 @@ def test_finding_of_distances_follows_the_numbers() -> None:
     same = distances.finding({"distances": world.distances().assign(distance=0.3)})
     assert same.startswith("Curvature changes explanations about alike at every confidence: ")
     alike = distances.finding({"distances": world.distances().assign(confidence=0.99)})
-    assert "confidence does not vary (n = 40)" in alike
+    assert alike.startswith("Confidence does not vary")
+    hardly = distances.finding(
+        {"distances": world.distances().assign(distance=lambda rows: rows["distance"] / 99)}
+    )
+    assert hardly.startswith("First order suffices here, curvature hardly moves the explanation: ")
     assert distances.finding({"distances": world.distances(3, failed=3)}) == ""
 
 
 def test_groups_split_at_the_median_where_all_are_sure() -> None:
     sure = world.distances().assign(confidence=np.linspace(0.95, 0.99, 40))
     assert "below a confidence of 0.97 (n = 20)" in distances.finding({"distances": sure})
+    few = sure.assign(confidence=np.r_[0.5, np.linspace(0.95, 0.99, 39)])  # one image is no group
+    assert "(n = 20) against" in distances.finding({"distances": few})
 
 
 def test_finding_of_fidelity_follows_the_numbers() -> None:

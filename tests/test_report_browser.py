@@ -62,7 +62,7 @@ def test_contents_are_reachable(report: browser.Browser) -> None:
     shown = report.evaluate("[...document.querySelectorAll('nav')].filter(nav => nav.offsetParent).length")
     assert shown == 1
     anchors = report.evaluate("[...document.querySelectorAll('nav a')].map(link => link.hash)")
-    assert len(anchors) == 2 * 8
+    assert len(anchors) == 2 * 9
     missing = [anchor for anchor in anchors if not report.evaluate(f"!!document.querySelector('{anchor}')")]
     assert missing == []
 

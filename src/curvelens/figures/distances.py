@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CONFIDENT = 0.9
+_POINTS: dict[str, Any] = {"markersize": 3.5, "alpha": 0.6, "markeredgewidth": 0}
+_CROSSES: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.5}
 _FLOOR = 1e-8  # a float32 confidence of exactly 1 is drawn here
 _CHANGE = 1.1  # medians that differ by less than a tenth are called equal
+_SMALL = 0.05  # unit vectors this near (3°) cannot be told apart as pictures
+_FEWEST = 5  # images in a group that a median speaks for
+_DECADES = 100  # distances that span more are drawn on a logarithmic axis
 
 
 def _rows(tables: Tables) -> DataFrame:
@@ -26,12 +31,12 @@ def _rows(tables: Tables) -> DataFrame:
 
 
 def _groups(rows: DataFrame) -> tuple[DataFrame, DataFrame, float]:
-    """Split into unsure and sure predictions, at 0.9 or, where one side would be empty, at the median."""
-    for threshold in (CONFIDENT, float(rows["confidence"].median())):
-        unsure, sure = rows[rows["confidence"] < threshold], rows[rows["confidence"] >= threshold]
-        if len(unsure) and len(sure):
-            return unsure, sure, threshold
-    return unsure, sure, threshold
+    """Split into unsure and sure predictions, at 0.9 or, where one side would be too small, at the median."""
+    threshold = CONFIDENT
+    sizes = (rows["confidence"] < threshold).value_counts()
+    if len(sizes) < 2 or sizes.min() < _FEWEST:
+        threshold = float(rows["confidence"].median())
+    return rows[rows["confidence"] < threshold], rows[rows["confidence"] >= threshold], threshold
 
 
 def rank_correlation(rows: DataFrame) -> float:
@@ -78,27 +83,20 @@ def panel(axes: Axes, tables: Tables) -> None:
     doubt = np.clip(1 - rows["confidence"].to_numpy(float), _FLOOR, 1)
     distance = rows["distance"].to_numpy(float)
     right = (rows["label"] == rows["prediction"]).to_numpy(bool)
-    axes.plot(
-        doubt[right],
-        distance[right],
-        "o",
-        color=style.BLUE,
-        markersize=3.5,
-        alpha=0.6,
-        markeredgewidth=0,
-        label="right",
-    )
+    axes.plot(doubt[right], distance[right], "o", color=style.BLUE, label="right", **_POINTS)
     if not right.all():
-        cross: dict[str, Any] = {
-            "color": style.VERMILLION,
-            "markersize": 6,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.5,
-        }
-        axes.plot(doubt[~right], distance[~right], "X", label="wrong", **cross)
+        axes.plot(doubt[~right], distance[~right], "X", color=style.VERMILLION, label="wrong", **_CROSSES)
         axes.legend(title="prediction", loc="upper right")
     confidence_axis(axes, doubt)
-    axes.set_ylim(0, max(distance.max() * 1.1, 1e-6))
+    if _spans_decades(distance):
+        axes.set_yscale("log")
+        axes.set_ylabel("CASO–CAFO distance\n(unit vectors; at most √2; log)")
+    else:
+        axes.set_ylim(0, max(distance.max() * 1.1, 1e-6))
+
+
+def _spans_decades(distance: np.ndarray) -> bool:
+    return bool(distance.min() > 0 and distance.max() > _DECADES * np.median(distance))
 
 
 def _bound(axes: Axes, rows: DataFrame) -> None:
@@ -108,11 +106,15 @@ def _bound(axes: Axes, rows: DataFrame) -> None:
     if not len(both):
         style.empty(axes, "no image with a bound")
         return
-    top = both.max() * 1.06 or 1.0
-    axes.plot([0, top], [0, top], color=style.QUIET, linestyle=":", label="the bound")
-    axes.plot(both[:, 1], both[:, 0], "o", color=style.BLUE, markersize=3.5, alpha=0.6, markeredgewidth=0)
-    axes.set_xlim(0, top)
-    axes.set_ylim(0, top)
+    low, top = 0.0, both.max() * 1.06 or 1.0
+    if _spans_decades(both[:, 0]) and both.min() > 0:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        low, top = both.min() / 2, top * 1.5
+    axes.plot([low, top], [low, top], color=style.QUIET, linestyle=":", label="the bound")
+    axes.plot(both[:, 1], both[:, 0], "o", color=style.BLUE, **_POINTS)
+    axes.set_xlim(low, top)
+    axes.set_ylim(low, top)
     axes.legend(loc="upper left")
 
 
@@ -131,6 +133,8 @@ def headline(tables: Tables) -> str:
         return "CASO against CAFO"
     unsure, sure, _ = _groups(rows)
     low, high = unsure["distance"].median(), sure["distance"].median()
+    if not max(low, high) >= _SMALL:
+        return "Curvature hardly moves the explanation"
     if low > _CHANGE * high:
         return "Curvature matters where the network is unsure"
     return (
@@ -148,18 +152,19 @@ def finding(tables: Tables) -> str:
     unsure, sure, threshold = _groups(rows)
     if unsure.empty or sure.empty:
         return (
-            f"Curvature changes the explanation, at whatever confidence: median CASO–CAFO distance "
-            f"{number(rows['distance'].median())} on a scale from 0 to √2; confidence does not vary (n = "
-            f"{len(rows)})."
+            "Confidence does not vary, so curvature cannot depend on it: median CASO–CAFO distance "
+            f"{number(rows['distance'].median())} on a scale from 0 to √2 "
+            f"(n = {len(rows)})."
         )
     low, high = float(unsure["distance"].median()), float(sure["distance"].median())
     groups = (
-        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} (n = "
-        f"{len(unsure)}) "
-        f"against {number(high)} above it (n = {len(sure)})"
+        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} "
+        f"(n = {len(unsure)}) against {number(high)} above it (n = {len(sure)})"
     )
+    if max(low, high) < _SMALL:
+        return f"First order suffices here, curvature hardly moves the explanation: {groups}, of at most √2."
     if low > _CHANGE * high:
-        times = f", {ratio(low / high)} times as far" if high > 0 else ""
+        times = f", {ratio(low / high)} times as far" if low < 1000 * high else ""
         return f"First order misleads where the network is unsure: {groups}{times}."
     if high > _CHANGE * low:
         return f"Curvature matters more where the network is sure, unlike in Singla et al. (2019): {groups}."
@@ -178,9 +183,8 @@ def caption(tables: Tables) -> str:
         f"Spearman's rank correlation of distance with confidence is {number(correlation)}."
         if correlation == correlation
         else "",
-        "Left or first: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit "
-        "length, one "
-        "point an image. Right or second: the same distance against the most that Kantorovich's inequality",
+        "First panel: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit",
+        "length, one point an image. Second: the same distance against the most that Kantorovich's inequality",
         f"allows; {'no point lies' if above == 0 else count(above, 'point lies', 'points lie')} above it.",
         f"{count(len(rows), 'test image')}, {right} classified correctly.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from curvelens.errors import DataError
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import count, listing, number, sentences
+from curvelens.figures.wording import count, listing, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,11 +89,13 @@ def _title(tables: Tables, row: Any) -> str:
         str(names[int(k)]) if int(k) < len(names) else str(int(k)) for k in (row.label, row.prediction)
     )
     said = label if row.label == row.prediction else f"{label} taken for {prediction}"
-    return f"{said}\np = {_confidence(row.confidence)}"
+    return f"{said}\n{_confidence(row.confidence)}"
 
 
 def _confidence(value: float) -> str:
-    return "> 0.9999" if value > 0.9999 else number(value, 3)
+    """Return a probability cut, not rounded, so that 0.99996 does not read as certainty."""
+    digits = 4 if value > 0.999 else 3
+    return "p > 0.9999" if value > 0.9999 else f"p = {math.floor(value * 10**digits) / 10**digits}"
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:

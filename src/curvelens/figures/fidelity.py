@@ -130,7 +130,9 @@ def winners(tables: Tables) -> DataFrame:
     rows = _rows(tables)
     rows = rows[rows["law"] == main_law(rows)]
     records = []
-    for (scalar, radius), group in rows.groupby(["scalar", "radius"], sort=False):
+    groups = dict(iter(rows.groupby(["scalar", "radius"])))
+    for scalar, radius in sorted(groups, key=lambda key: (scalars(rows).index(key[0]), key[1])):
+        group = groups[scalar, radius]
         best = group.loc[group["mean"].idxmin()]
         first = group.loc[group["method"].isin(FIRST_ORDER), "mean"].min()
         gain = first / best["mean"] if best["mean"] > 0 else float("nan")

@@ -69,7 +69,7 @@ def _crossings(axes: Axes, rows: DataFrame) -> None:
 def _changes(axes: Axes, tables: Tables) -> None:
     rows = succeeded(tables["spectra"])
     networks = {"ReLU": rows[rows["activation"] == "relu"], "SoftPlus": rows[rows["activation"] != "relu"]}
-    axes.set_xlabel("change of the gradient over the segment\n(share of its norm)")
+    axes.set_xlabel("change of the gradient\non the segment (share of its norm)")
     axes.set_ylabel("share of images with less")
     axes.set_title("ReLU against SoftPlus")
     drawn = False
@@ -153,7 +153,7 @@ def _walk(tables: Tables) -> str:
         return ""
     jump = (rows["largest_gradient_jump"] / rows["gradient_norm"]).median()
     told = (
-        f"Along the segment the ReLU network crosses a median of {number(crossed, 3)} borders and its "
+        f"Along the segment the ReLU network crosses a median of {plain(crossed)} borders and its "
         "gradient "
         f"changes by {percent(change)} of its norm, by at most {percent(jump)} at one border"
     )

@@ -171,12 +171,9 @@ def finding(tables: Tables) -> str:
     how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
     start = f"With SoftPlus the network is {_PHRASES.get(first, first)}: so around {how} images"
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
-    dominant = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
-    sign = (
-        f"the dominant eigenvalue positive for {percent(dominant)} of them"
-        if dominant >= 0.5
-        else f"the dominant eigenvalue negative for {percent(1 - dominant)} of them"
-    )
+    positive = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
+    name, dominant = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
+    sign = f"the dominant eigenvalue {name} for {'all' if dominant == 1 else percent(dominant)} of them"
     size = f"a median spectral radius of {number(radius)}, an effective rank of {number(rank)}"
     return f"{start}, with {size}, and {sign}."
 

@@ -178,21 +178,20 @@ def figure(texts: Path, number: int, lead: bool = False) -> Html:
     )
 
 
-def film(video: Path, poster: Path, caption: str, alt: str, number: int) -> Html:
-    """Return a film that plays offline, its poster, and a picture for those who cannot play it.
+def film(video: Path, strip: Path, caption: str, alt: str, number: int) -> Html:
+    """Return a film that plays offline, with its frames as a picture for those who cannot play it.
 
     Args:
-        video: mp4 or webm.
-        poster: A strip of its frames (png), shown before it plays and wherever it cannot.
+        video: mp4 or webm, 16:9.
+        strip: Frames of the film below each other (png); the first is shown until the film plays.
         caption: What it shows.
         alt: The same for readers who cannot see it.
         number: Its number among the figures.
     """
-    still = data_uri(poster)
-    fallback = Html(Markup('<img src="{}" alt="{}">').format(Markup(still), alt))
     switches = dict.fromkeys(("controls", "loop", "muted", "playsinline"), True)
-    player = element("video", fallback, src=data_uri(video), poster=still, aria_label=alt, **switches)
-    strip = details("The same as a strip of frames", fallback)
+    still = data_uri(strip)
+    player = element("video", src=data_uri(video), poster=still, aria_label=alt, **switches)
+    frames = details("Some of its frames", Html(Markup('<img src="{}" alt="{}">').format(Markup(still), alt)))
     return element(
-        "figure", player, strip, element("figcaption", element("b", f"Figure {number}. "), caption)
+        "figure", player, frames, element("figcaption", element("b", f"Figure {number}. "), caption)
     )
