@@ -184,8 +184,8 @@ def caption(tables: Tables) -> str:
         if correlation == correlation
         else "",
         "First panel: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit",
-        "length, one point an image. Second: the same distance against the most that Kantorovich's inequality",
-        f"allows; {'no point lies' if above == 0 else count(above, 'point lies', 'points lie')} above it.",
+        "length, one point an image. Second: the same distance against the most that Kantorovich's",
+        f"inequality allows; {'no point lies' if above == 0 else count(above, 'point lies', 'points lie')} above it.",
         f"{count(len(rows), 'test image')}, {right} classified correctly.",
     )
 
