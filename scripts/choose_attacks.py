@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, tables
-from curvelens.experiments import attacks
+from curvelens.summaries import attacks
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables
 from curvelens.experiments import attacks, selection
+from curvelens.summaries.attacks import ATTACK_CHOICES, ATTACKS
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -17,7 +18,7 @@ device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 count = settings["images"] if split == "test" else settings["validation_images"]
 images = selection.take(store.load_image_set(snakemake.input.images), count)
-choices = tables.read(snakemake.input.choices, attacks.ATTACK_CHOICES) if split == "test" else None
+choices = tables.read(snakemake.input.choices, ATTACK_CHOICES) if split == "test" else None
 table = attacks.attack_images(
     model,
     images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
@@ -31,4 +32,4 @@ table = attacks.attack_images(
     seed=snakemake.params.seed,
     device=device,
 )
-tables.write(table, attacks.ATTACKS, snakemake.output[0])
+tables.write(table, ATTACKS, snakemake.output[0])

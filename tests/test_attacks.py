@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,17 +17,17 @@ from curvelens import targets
 from curvelens.attacks import attack, random_attack
 from curvelens.errors import ArgumentError, ConfigError, CurvelensError, DataError
 from curvelens.experiments import local_models
-from curvelens.experiments.attacks import (
+from curvelens.experiments.attacks import attack_images
+from curvelens.quadratic import LocalQuadratic, LowRank
+from curvelens.store import ImageSet
+from curvelens.summaries.attacks import (
     ATTACK_CHOICES,
     ATTACKS,
     METHODS,
-    attack_images,
     choose,
     summarise,
     wilson_interval,
 )
-from curvelens.quadratic import LocalQuadratic, LowRank
-from curvelens.store import ImageSet
 
 SIZES = [0.1, 0.5, 2.0]
 
@@ -359,17 +360,14 @@ class TestExperiment:
         # The plain gradient's attack, from autograd and the closed form, in float64.
         model, images = trained
         test = tables[2].set_index(["method", "epsilon", "image_id"])
-        wide = nn.Sequential(
-            *[type(m)(m.in_features, m.out_features) if isinstance(m, nn.Linear) else m for m in model]
-        )
-        wide.load_state_dict(model.state_dict())
-        wide.double()
+        wide = copy.deepcopy(model).double()
         for index in (6, 17, 29):
             x = images.tensor(index).double().requires_grad_()
             p = wide(x[None]).softmax(1)[0]
             gradient = torch.autograd.grad(p[p.argmax()], x)[0]
+            p = p.detach()
             row = test.loc["G", 0.5, images.ids[index]]
-            after = wide((x - 0.5 * gradient / gradient.norm())[None]).softmax(1)[0]
+            after = wide((x.detach() - 0.5 * gradient / gradient.norm())[None]).softmax(1)[0].detach()
             # Computed in float32: directions to 1e-6, probabilities to a few times that.
             assert row["confidence_after"] == pytest.approx(float(after[p.argmax()]), abs=2e-4)
             assert row["actual_decrease"] == pytest.approx(float(p.max() - after[p.argmax()]), abs=2e-4)
