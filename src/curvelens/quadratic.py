@@ -362,12 +362,11 @@ class LocalQuadratic:
 
         flat = self.gradient.reshape(-1)
         if isinstance(self.curvature, MatrixFree):
-            radii = [radius] if isinstance(radius, int | float) else list(radius)
-            found = [trust_region.solve_matrix_free(flat, self.curvature.matvec, r) for r in radii]
+            steps = trust_region.solve_matrix_free(flat, self.curvature.matvec, radius)
         else:
             values, vectors = self.eigh()
             steps = trust_region.solve(flat, values, vectors, radius, complete=vectors.shape[1] == self.size)
-            found = steps if isinstance(steps, list) else [steps]
+        found = steps if isinstance(steps, list) else [steps]
         shaped = [replace(step, step=step.step.reshape(self.gradient.shape)) for step in found]
         return shaped[0] if isinstance(radius, int | float) else shaped
 
