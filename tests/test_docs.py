@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from test_provenance import LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
 # The pages of the project itself, wherever they lie; not those of an environment or of a run.
@@ -83,6 +84,12 @@ def test_files_named_in_prose_exist() -> None:
         for page in PAGES for path in file.findall(prose(page)) if not (ROOT / path).exists()
     }  # fmt: skip
     assert not missing
+
+
+def test_architecture_names_every_module_in_its_layer() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", read("docs/architecture.md"), re.MULTILINE)
+    told = {name: int(layer) for layer, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 NETWORK = """
