@@ -55,7 +55,7 @@ def chunks(total: int, rows: int) -> Iterator[tuple[int, int]]:
     Raises:
         ArgumentError: ``rows`` is less than 1.
     """
-    _require_positive(rows)
+    require_positive(rows)
     for start in range(0, total, rows):
         yield start, min(start + rows, total)
 
@@ -72,7 +72,7 @@ def run_in_chunks(total: int, rows: int, work: Callable[[int, int], None]) -> No
         ArgumentError: ``rows`` is less than 1.
         torch.OutOfMemoryError: A single row does not fit.
     """
-    _require_positive(rows)
+    require_positive(rows)
     start = 0
     while start < total:
         stop = min(start + rows, total)
@@ -125,7 +125,8 @@ def available_bytes(device: torch.device | str = "cpu") -> int:
     return min(_available_in_system(), _available_in_control_group())
 
 
-def _require_positive(rows: int) -> None:
+def require_positive(rows: int) -> None:
+    """Raise :class:`ArgumentError` if a chunk of so many rows is impossible."""
     if rows < 1:
         raise ArgumentError(f"chunk: {rows} rows at a time is impossible; give a positive number or None")
 

@@ -15,7 +15,15 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from curvelens.chunks import MAX_ROWS, available_bytes, chunk_rows, even_rows, memory_limit, run_in_chunks
+from curvelens.chunks import (
+    MAX_ROWS,
+    available_bytes,
+    chunk_rows,
+    even_rows,
+    memory_limit,
+    require_positive,
+    run_in_chunks,
+)
 from curvelens.errors import ArgumentError
 from curvelens.products import HessianOperator, graph_bytes, hessian_operator, pullback, select_rows
 from curvelens.targets import Function, Logits, Scalar, evaluation_mode
@@ -47,13 +55,13 @@ def value(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
     Raises:
         ArgumentError: x is not floating point, f does not return one number per row, or ``chunk < 1``.
     """
-    y = x.new_empty(len(x))
 
     def work(start: int, stop: int) -> None:
         y[start:stop] = _evaluate(f, x[start:stop], start, stop)
 
     with _without_graph(f):
-        x = _plain(x, f, len(x))
+        x = _checked(x, f, len(x))
+        y = x.new_empty(len(x))
         run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
     return y
 
@@ -73,7 +81,6 @@ def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
         ArgumentError: x is not floating point, f does not return one number per row that depends on x by
             differentiable operations, or ``chunk < 1``.
     """
-    out = torch.empty_like(x)
 
     def work(start: int, stop: int) -> None:
         with torch.enable_grad():
@@ -87,7 +94,8 @@ def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
         out[start:stop] = g
 
     with _without_graph(f):
-        x = _plain(x, f, len(x))
+        x = _checked(x, f, len(x))
+        out = torch.empty_like(x)
         run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
     return out
 
@@ -107,9 +115,9 @@ def vjp(function: Function, x: Tensor, u: Tensor, chunk: int | None = None) -> T
     Raises:
         ArgumentError: ``u`` does not fit the function's output, x is not floating point, or ``chunk < 1``.
     """
-    out = x.new_empty(len(u), *x.shape)
     with _without_graph(function):
-        x = _plain(x, function, 1)
+        x, u = _checked(x, function, 1), _plain(u).to(x)
+        out = x.new_empty(len(u), *x.shape)
         shape = function(x[None]).shape
         if shape != (1, *u.shape[1:]):
             raise ArgumentError(
@@ -118,7 +126,7 @@ def vjp(function: Function, x: Tensor, u: Tensor, chunk: int | None = None) -> T
         pull = pullback(function, x)
 
         def work(start: int, stop: int) -> None:
-            out[start:stop] = pull(u[start:stop].to(x))
+            out[start:stop] = pull(u[start:stop])
 
         if chunk is None:
             row = 2 * graph_bytes(function, x[None])
@@ -144,12 +152,12 @@ def hvp(f: Function, x: Tensor, v: Tensor, chunk: int | None = None) -> Tensor:
     """
     if v.shape[1:] != x.shape:
         raise ArgumentError(f"hvp: v must be [m, {_sizes(x)}] to go with x, not [{_sizes(v)}]")
-    out = torch.zeros_like(v)
     if getattr(f, "piecewise_linear", False):
         _warn_of_zeros(f)
-        return out
+        return torch.zeros_like(v)
     with _without_graph(f):
-        xs = _plain(x[None], f, 1)
+        xs, v = _checked(x[None], f, 1), _plain(v)
+        out = torch.zeros_like(v)
         operator = hessian_operator(f, xs)
 
         def work(start: int, stop: int) -> None:
@@ -205,9 +213,11 @@ def _hessians(f: Function, xs: Tensor, chunk: int | None) -> Tensor:
     if getattr(f, "piecewise_linear", False):
         _warn_of_zeros(f, stacklevel=4)
         return xs.new_zeros(len(xs), d, d)
-    H = xs.new_empty(len(xs), d, d)
+    if chunk is not None:
+        require_positive(chunk)
     with _without_graph(f):
-        xs = _plain(xs, f, len(xs))
+        xs = _checked(xs, f, len(xs))
+        H = xs.new_empty(len(xs), d, d)
         first = hessian_operator(select_rows(f, slice(0, 1)), xs[:1]) if len(xs) else None
         rows = _hessian_rows(first, xs) if chunk is None and first else chunk or 1
 
@@ -258,15 +268,20 @@ def _without_graph(f: Function) -> Iterator[None]:
         yield
 
 
-def _plain(x: Tensor, f: Function, rows: int) -> Tensor:
-    """Return x detached, after checking that it can be differentiated and fits the indices of f."""
+def _plain(x: Tensor) -> Tensor:
+    """Return a tensor without history that may enter a graph, even if it was made in inference mode."""
+    return x.clone() if x.is_inference() else x.detach()
+
+
+def _checked(x: Tensor, f: Function, rows: int) -> Tensor:
+    """Return x without history, after checking that it can be differentiated and fits the indices of f."""
     if not x.is_floating_point():
         raise ArgumentError(
             f"{_name(f)}: x must be floating point, not {x.dtype}; convert it, e.g. with x.float()"
         )
     if isinstance(f, Scalar):
         f.require_rows(rows)
-    return x.clone() if x.is_inference() else x.detach()
+    return _plain(x)
 
 
 def _gradient_rows(f: Function, x: Tensor) -> int:

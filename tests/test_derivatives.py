@@ -1,0 +1,581 @@
+"""Derivatives against closed forms in numpy, finite differences, and across chunk sizes."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from curvelens import chain, derivatives, targets
+from curvelens.derivatives import ZeroHessianWarning, gradient, hessian, hessians, hvp, value, vjp
+from curvelens.errors import ArgumentError
+
+# Float64 sums of up to a few hundred terms of order one, in another order on each side.
+EXACT = {"rtol": 1e-11, "atol": 1e-13}
+
+ACTIVATIONS = {
+    "softplus": (
+        lambda: nn.Softplus(beta=2.0),
+        lambda z: np.log1p(np.exp(2 * z)) / 2,
+        lambda z: 1 / (1 + np.exp(-2 * z)),
+        lambda z: 2 / (1 + np.exp(-2 * z)) / (1 + np.exp(2 * z)),
+    ),
+    "tanh": (
+        nn.Tanh,
+        np.tanh,
+        lambda z: 1 - np.tanh(z) ** 2,
+        lambda z: -2 * np.tanh(z) * (1 - np.tanh(z) ** 2),
+    ),
+    "sigmoid": (
+        nn.Sigmoid,
+        lambda z: 1 / (1 + np.exp(-z)),
+        lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
+        lambda z: np.exp(-z) * (np.exp(-z) - 1) / (1 + np.exp(-z)) ** 3,
+    ),
+}
+
+
+def one_hidden_layer(activation: str, d: int, hidden: int, classes: int, seed: int) -> tuple[nn.Module, list]:
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(d, hidden), ACTIVATIONS[activation][0](), nn.Linear(hidden, classes)
+    )
+    return net.double(), [p.detach().numpy() for p in net.parameters()]
+
+
+def closed_form(activation: str, W: list, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, gradient and Hessian of logit k, ``v^T a(Wx + b) + c``, at each row of x."""
+    _, a, slope, bend = ACTIVATIONS[activation]
+    z = x @ W[0].T + W[1]
+    v = W[2][k]
+    return (
+        a(z) @ v + W[3][k],
+        (slope(z) * v) @ W[0],
+        np.einsum("bh,hi,hj->bij", bend(z) * v, W[0], W[0]),
+    )
+
+
+def random(*shape: int, seed: int = 5) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 4 - 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    shape=st.sampled_from([(1,), (7,), (2, 3), (1, 2, 2), (3, 2, 4)]),
+    hidden=st.integers(1, 30),
+    batch=st.integers(1, 4),
+    chunk=st.sampled_from([None, 1, 3, 50]),
+    seed=st.integers(0, 99),
+)
+def test_one_hidden_layer_has_the_closed_form(activation, shape, hidden, batch, chunk, seed):
+    x = random(batch, *shape, seed=seed)
+    d = x[0].numel()
+    net, W = one_hidden_layer(activation, d, hidden, 3, seed)
+    y, g, H = closed_form(activation, W, x.numpy().reshape(batch, d), 1)
+    f = targets.logit(net, 1)
+    v = random(6, *shape, seed=seed + 1)
+    np.testing.assert_allclose(value(f, x, chunk), y, **EXACT)
+    np.testing.assert_allclose(gradient(f, x, chunk).numpy(), g.reshape(x.shape), **EXACT)
+    np.testing.assert_allclose(hessians(f, x, chunk).numpy(), H, **EXACT)
+    np.testing.assert_allclose(hessian(f, x[0], chunk).numpy(), H[0], **EXACT)
+    products = hvp(f, x[0], v, chunk).numpy().reshape(6, d)
+    np.testing.assert_allclose(products, v.numpy().reshape(6, d) @ H[0], **EXACT)
+
+
+@pytest.mark.parametrize("scalar", ["loss", "probability", "margin", "neuron"])
+def test_other_scalars_follow_by_the_chain_rule(scalar):
+    """``H_{g o f} = sum_i d_i g H_i + J^T (Hessian of g) J``, with g and its derivatives in numpy."""
+    net, W = one_hidden_layer("tanh", 8, 9, 4, seed=2)
+    x = random(1, 8)
+    forms = [closed_form("tanh", W, x.numpy(), k) for k in range(4)]
+    y, J, H = (np.stack([form[i][0] for form in forms]) for i in range(3))
+    p = np.exp(y) / np.exp(y).sum()
+    k, unit = 2, np.eye(4)[2]
+    if scalar == "neuron":  # a pre-activation of the first layer is linear in x
+        f, expected = targets.neuron(net, "2", 5), None
+        z = x.numpy() @ W[0].T + W[1]
+        expected = -2 * np.tanh(z[0, 5]) * (1 - np.tanh(z[0, 5]) ** 2) * np.outer(W[0][5], W[0][5])
+    elif scalar == "loss":
+        f, g, G = targets.loss(net, k), p - unit, np.diag(p) - np.outer(p, p)
+    elif scalar == "probability":
+        q = unit - p
+        f, g, G = targets.probability(net, k), p[k] * q, p[k] * (np.outer(q, q) - np.diag(p) + np.outer(p, p))
+    else:
+        rival = int(np.argsort(np.where(unit > 0, -np.inf, y))[-1])
+        f, g, G = targets.margin(net, k), unit - np.eye(4)[rival], np.zeros((4, 4))
+    if scalar != "neuron":
+        expected = np.einsum("c,cij->ij", g, H) + J.T @ G @ J
+    np.testing.assert_allclose(hessian(f, x[0]).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(
+        hessians(f, torch.cat([random(2, 8, seed=1), x]))[2].numpy(), expected, **EXACT
+    )
+
+
+def test_quadratic_and_product_functions_that_are_no_scalars_of_a_model():
+    A = random(6, 6)
+    A = A + A.T
+
+    def quadratic(x):
+        return ((x.flatten(1) @ A) * x.flatten(1)).sum(1) / 2
+
+    x = random(3, 2, 3)
+    np.testing.assert_allclose(hessians(quadratic, x).numpy(), A.expand(3, 6, 6).numpy(), **EXACT)
+    np.testing.assert_allclose(
+        gradient(quadratic, x).numpy().reshape(3, 6), x.numpy().reshape(3, 6) @ A.numpy()
+    )
+
+    def wave(x):
+        return x[:, 0].sin() * x[:, 1].cos()
+
+    a, b = 0.4, -1.1
+    s, c = np.sin, np.cos
+    expected = [[-s(a) * c(b), -c(a) * s(b)], [-c(a) * s(b), -s(a) * c(b)]]
+    point = torch.tensor([a, b], dtype=torch.float64)
+    np.testing.assert_allclose(hessian(wave, point).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(hvp(wave, point, torch.eye(2, dtype=torch.float64)).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(gradient(wave, point[None])[0].numpy(), [c(a) * c(b), -s(a) * s(b)], **EXACT)
+
+
+def test_flattening_an_image_and_back():
+    """Entry (i, j) of the Hessian belongs to pixels i and j of the flattened (3, 32, 32) image."""
+    shape = (3, 32, 32)
+    weights = random(*shape)
+    x = random(*shape, seed=6)
+    net, W = one_hidden_layer("tanh", 3072, 5, 2, seed=3)
+    for parameter in net.parameters():
+        parameter.data *= 0.1
+    f = targets.logit(net, 0)
+    _, g, H = closed_form("tanh", W, x.numpy().reshape(1, -1), 0)
+    np.testing.assert_allclose(gradient(f, x[None])[0].numpy(), g.reshape(shape), **EXACT)
+    np.testing.assert_allclose(hessian(f, x).numpy(), H[0], **EXACT)
+    np.testing.assert_allclose(
+        hvp(f, x, weights[None])[0].numpy(), (H[0] @ weights.numpy().ravel()).reshape(shape), **EXACT
+    )
+    cubic = hvp(lambda z: (weights * z**3).flatten(1).sum(1) / 6, x, torch.ones_like(x)[None])
+    np.testing.assert_allclose(cubic[0].numpy(), (weights * x).numpy(), **EXACT)
+
+
+class OldFunction(torch.autograd.Function):
+    """Written for PyTorch 1, so that no function transform takes it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x / 2).exp()
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * (x / 2).exp() / 2
+
+
+class OldLayer(nn.Module):
+    def forward(self, x):
+        return OldFunction.apply(x)
+
+
+class InPlaceLayer(nn.Module):
+    def forward(self, x):
+        x.sin_()
+        x += 0.3
+        y = x * 1.5
+        y[:, 0] = x[:, 1] * x[:, 2]
+        return y.exp_()
+
+
+class ValueLayer(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) if x.abs().max().item() > 0 else x
+
+
+class ResidualLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.relu = nn.Linear(9, 9), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.layer(self.relu(x))
+        y += x
+        return self.relu(y)
+
+
+class AttentionLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+
+    def forward(self, x):
+        z = x.view(-1, 3, 3)
+        return self.attention(z, z, z)[0].flatten(1)
+
+
+class Normalise(nn.Module):
+    def forward(self, x):
+        return (x - 0.3) / 0.7
+
+
+def batch_norm() -> nn.Module:
+    layer = nn.BatchNorm1d(9)
+    layer.running_mean.copy_(torch.linspace(-1, 1, 9))
+    layer.running_var.copy_(torch.linspace(0.5, 2, 9))
+    return layer
+
+
+LAYERS = {
+    "ReLU in place": lambda: nn.ReLU(inplace=True),
+    "ReLU6": nn.ReLU6,
+    "LeakyReLU": nn.LeakyReLU,
+    "PReLU": nn.PReLU,
+    "RReLU": nn.RReLU,
+    "Hardtanh": lambda: nn.Hardtanh(inplace=True),
+    "SiLU in place": lambda: nn.SiLU(inplace=True),
+    "SoftPlus, mostly linear": lambda: nn.Softplus(30.0, 20.0),
+    "GELU": nn.GELU,
+    "ELU": nn.ELU,
+    "CELU": nn.CELU,
+    "SELU": nn.SELU,
+    "Mish": nn.Mish,
+    "LogSigmoid": nn.LogSigmoid,
+    "Softsign": nn.Softsign,
+    "Tanhshrink": nn.Tanhshrink,
+    "Hardswish": nn.Hardswish,
+    "Softmax": lambda: nn.Softmax(1),
+    "LayerNorm": lambda: nn.LayerNorm(9, eps=0.1),
+    "BatchNorm": batch_norm,
+    "Dropout": nn.Dropout,
+    "max pooling": lambda: nn.Sequential(nn.Unflatten(1, (1, 3, 3)), nn.MaxPool2d(2, 1), nn.Flatten()),
+    "average pooling": lambda: nn.Sequential(nn.Unflatten(1, (1, 3, 3)), nn.AvgPool2d(2, 1), nn.Flatten()),
+    "convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 3, 3)), nn.Conv2d(1, 4, 2, stride=2, padding=1), nn.Tanh(), nn.Flatten()
+    ),
+    "convolution of the same size": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 9)), nn.Conv1d(1, 2, 3, padding="same"), nn.Tanh(), nn.Flatten()
+    ),
+    "circular convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 9)),
+        nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"),
+        nn.Tanh(),
+        nn.Flatten(),
+    ),
+    "normalisation of one's own": Normalise,
+    "function without transforms": OldLayer,
+    "in-place writes": InPlaceLayer,
+    "decision on values": ValueLayer,
+    "residual block": ResidualLayer,
+    "attention": AttentionLayer,
+}
+
+
+def differences(function, x: torch.Tensor, step: float) -> torch.Tensor:
+    """Central differences of ``function[B, *shape] -> [B, ...]`` along each entry of one x."""
+    basis = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+    return (function(x + basis) - function(x - basis)) / (2 * step)
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS.keys())
+def test_every_kind_of_layer_against_finite_differences(make):
+    """Gradients against differences of values, Hessians against differences of those gradients.
+
+    With steps of 1e-5 the truncation error is about 1e-10 times a third derivative of order ten, and the
+    rounding error about 1e-16 / 1e-5.
+    """
+    torch.manual_seed(1)
+    layer = make()
+    width = layer(torch.rand(2, 9)).shape[1]
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 9), layer, nn.Linear(width, 5), nn.Tanh(), nn.Linear(5, 4)
+    )
+    net.double().train()
+    x = random(2, 3, 2, 2)
+    f = targets.loss(net, 2)
+    plain = lambda z: targets.loss(net, 2)(z)  # noqa: E731 - a function that is no Scalar takes the other ways
+    tolerance = {"rtol": 0, "atol": 2e-8}
+    g, H = gradient(f, x), hessians(f, x)
+    v = random(5, 3, 2, 2, seed=7)
+    for i in range(2):
+        torch.testing.assert_close(
+            g[i].flatten(), differences(lambda z: value(f, z), x[i], 1e-5), **tolerance
+        )
+        torch.testing.assert_close(
+            H[i], differences(lambda z: gradient(f, z).flatten(1), x[i], 1e-5), **tolerance
+        )
+    assert torch.equal(H, H.mT)
+    torch.testing.assert_close(hessian(plain, x[1]), H[1], **EXACT)
+    for function in (f, plain):
+        torch.testing.assert_close(hvp(function, x[1], v).flatten(1), v.flatten(1) @ H[1], **EXACT)
+    assert net.training
+
+
+def convolutional_chain() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 3, 2), nn.Softplus(), nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+@pytest.mark.parametrize("make", [targets.logit, targets.loss])
+def test_chunks_and_batches_do_not_change_results(make):
+    """Products of other sizes add in another order, hence the tolerance of a few roundings."""
+    net = convolutional_chain()
+    x = random(5, 2, 3, 3)
+    k = torch.tensor([0, 2, 1, 1, 0])
+    f = make(net, k)
+    g, H = gradient(f, x), hessians(f, x)
+    for i in range(5):
+        single = make(net, int(k[i]))
+        torch.testing.assert_close(gradient(single, x[i : i + 1])[0], g[i], **EXACT)
+        torch.testing.assert_close(hessian(single, x[i]), H[i], **EXACT)
+    for chunk in (1, 2, 3, 7, 18, 40, 1000):
+        torch.testing.assert_close(gradient(f, x, chunk), g, **EXACT)
+        torch.testing.assert_close(hessians(f, x, chunk), H, **EXACT)
+        single = make(net, int(k[3]))
+        torch.testing.assert_close(hessian(single, x[3], chunk), H[3], **EXACT)
+        torch.testing.assert_close(hvp(single, x[3], x, chunk).flatten(1), x.flatten(1) @ H[3], **EXACT)
+
+
+def test_a_layer_used_twice_counts_twice():
+    torch.manual_seed(0)
+    square, bend = nn.Linear(4, 4), nn.Tanh()
+    shared = nn.Sequential(square, bend, square, bend, nn.Linear(4, 2)).double()
+    x = random(4)
+    unrolled = nn.Sequential(*(shared[i] for i in range(5)))
+    expected = differences(lambda z: gradient(lambda u: unrolled(u)[:, 1], z), x, 1e-5)
+    torch.testing.assert_close(hessian(targets.logit(shared, 1), x), expected, rtol=0, atol=1e-8)
+
+
+def test_hooks_of_the_user_are_respected():
+    net, W = one_hidden_layer("tanh", 6, 5, 2, seed=4)
+    x = random(6)
+    _, _, H = closed_form("tanh", W, x.numpy()[None], 0)
+    net[2].register_forward_hook(lambda module, inputs, output: 3 * output)
+    np.testing.assert_allclose(hessian(targets.logit(net, 0), x).numpy(), 3 * H[0], **EXACT)
+
+
+def test_parametrised_weights_are_the_ones_in_use():
+    net, W = one_hidden_layer("tanh", 6, 5, 2, seed=4)
+    doubled = [2 * W[0], *W[1:]]
+    nn.utils.parametrizations.weight_norm(net[1])
+    net[1].parametrizations.weight.original0.data *= 2  # the norms of the rows
+    x = random(6)
+    _, _, H = closed_form("tanh", doubled, x.numpy()[None], 0)
+    np.testing.assert_allclose(hessian(targets.logit(net, 0), x).numpy(), H[0], **EXACT)
+
+
+def test_the_model_and_the_input_are_left_as_they_were():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 2),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+        nn.Tanh(),
+    ).double()
+    net.train()
+    net[3].eval()
+    net[0].bias.requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0) if parameter.requires_grad else None
+    x = random(3, 2, 3, 3).requires_grad_()
+    before = x.detach().clone()
+    flags = [module.training for module in net.modules()]
+    required = [parameter.requires_grad for parameter in net.parameters()]
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    generator = torch.get_rng_state()
+
+    for f in (targets.loss(net, 1), targets.neuron(net, "6", 1), lambda z: targets.loss(net, 1)(z)):
+        outputs = [
+            value(f, x), gradient(f, x, 2), hvp(f, x[0], x), hessian(f, x[0]), hessians(f, x, 5)
+        ]  # fmt: skip
+        assert not any(output.requires_grad for output in outputs)
+    assert not vjp(targets.logits(net), x[0], torch.eye(3, dtype=torch.float64)).requires_grad
+
+    assert [module.training for module in net.modules()] == flags
+    assert [parameter.requires_grad for parameter in net.parameters()] == required
+    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(p.grad is None or bool((p.grad == 7.0).all()) for p in net.parameters())
+    assert not any(module._forward_hooks for module in net.modules())
+    assert x.grad is None
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_derivatives_inside_contexts_without_gradients(context):
+    net, W = one_hidden_layer("softplus", 6, 5, 2, seed=4)
+    f = targets.logit(net, 0)
+    with context():
+        x = random(2, 6)
+        y, g, H = closed_form("softplus", W, x.numpy(), 0)
+        np.testing.assert_allclose(value(f, x).numpy(), y, **EXACT)
+        np.testing.assert_allclose(gradient(f, x).numpy(), g, **EXACT)
+        np.testing.assert_allclose(hessian(f, x[1]).numpy(), H[1], **EXACT)
+        for function in (f, lambda z: f(z)):
+            np.testing.assert_allclose(hvp(function, x[1], x).numpy(), x.numpy() @ H[1], **EXACT)
+        np.testing.assert_allclose(vjp(targets.logits(net), x[1], torch.eye(2)).numpy()[0], g[1], **EXACT)
+
+
+def test_single_precision_follows_the_input():
+    net, W = one_hidden_layer("softplus", 20, 30, 2, seed=4)
+    x = random(20)
+    y, g, H = closed_form("softplus", W, x.numpy()[None], 0)
+    f = targets.logit(net.float(), 0)
+    results = value(f, x.float()[None])[0], gradient(f, x.float()[None])[0], hessian(f, x.float())
+    for found, expected in zip(results, (y[0], g[0], H[0]), strict=True):
+        assert found.dtype == torch.float32
+        # Sums of 30 float32 terms of order 0.1: 30 * 6e-8 * 0.1, with a margin of ten.
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=2e-6)
+
+
+def test_softplus_curvature_keeps_its_digits_where_it_is_nearly_linear():
+    """At u = 15 the second derivative is s(u) s(-u) = 3.06e-7, of which s (1 - s) keeps one digit in float32."""
+    net = nn.Sequential(nn.Linear(1, 1), nn.Softplus())
+    net[0].weight.data[:] = 1.0
+    net[0].bias.data[:] = 0.0
+    found = hessian(targets.logit(net, 0), torch.tensor([15.0]))
+    expected = np.exp(-15.0) / (1 + np.exp(-15.0)) ** 2
+    np.testing.assert_allclose(found.item(), expected, rtol=1e-5)
+
+
+def relu_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 4)).double()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, x: hessian(f, x[0]),
+        lambda f, x: hessians(f, x),
+        lambda f, x: hvp(f, x[0], x),
+    ],
+    ids=["hessian", "hessians", "hvp"],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["recognised", "found to be zero"])
+def test_zero_hessians_come_with_a_warning_that_names_the_remedies(call, known):
+    f = targets.logit(relu_network(), 1)
+    x = random(3, 3, 2, 2)
+    with pytest.warns(
+        ZeroHessianWarning, match=r"loss.*probability.*softplus_surrogate.*smooth_quadratic"
+    ) as caught:
+        result = call(f if known else (lambda z: f(z)), x)
+    assert not result.any()
+    assert [warning.filename for warning in caught] == [__file__]  # points at the caller's line
+
+
+def test_curved_scalars_of_relu_networks_do_not_warn():
+    x = random(2, 3, 2, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert hessian(targets.loss(relu_network(), 1), x[0]).any()
+        assert not hvp(targets.loss(relu_network(), 1), x[0], torch.zeros_like(x)).any()
+
+
+class Recorder:
+    """A smooth scalar that records the rows it was given and refuses more than fit in its memory."""
+
+    def __init__(self, memory: int = 10**9) -> None:
+        self.rows: list[int] = []
+        self.memory = memory
+
+    def __call__(self, x):
+        self.rows.append(len(x))
+        if len(x) > self.memory:
+            raise torch.OutOfMemoryError("too many rows")
+        return (x**3).flatten(1).sum(1) / 6
+
+
+def test_chunks_halve_when_memory_runs_out():
+    x = random(20, 4)
+    f = Recorder(memory=3)
+    torch.testing.assert_close(gradient(f, x, chunk=20), x**2 / 2, **EXACT)
+    assert max(f.rows[4:]) <= 3
+    torch.testing.assert_close(value(Recorder(memory=3), x), (x**3).sum(1) / 6, **EXACT)
+    with pytest.raises(torch.OutOfMemoryError):
+        gradient(Recorder(memory=0), x)
+
+
+def test_memory_bounds_the_rows(monkeypatch):
+    """A row of 1000 float64 numbers keeps at least itself, so 100,000 bytes hold fewer than 13 rows."""
+    x = random(100, 1000)
+    monkeypatch.setattr(derivatives, "memory_limit", lambda device: 100_000)
+    f = Recorder()
+    gradient(f, x)
+    assert max(f.rows) < 13
+    assert sum(f.rows) <= 100 + 3  # the graph is measured on one row and on two
+    operator_rows: list[int] = []
+    original = chain.ChainHessian.rows
+    monkeypatch.setattr(
+        chain.ChainHessian,
+        "rows",
+        lambda self, a, b: (operator_rows.append(b - a), original(self, a, b))[1],
+    )
+    net, W = one_hidden_layer("tanh", 300, 10, 2, seed=0)
+    H = hessian(targets.logit(net, 0), x[0, :300])
+    np.testing.assert_allclose(H.numpy(), closed_form("tanh", W, x[:1, :300].numpy(), 0)[2][0], **EXACT)
+    assert max(operator_rows) * 300 * 8 < 100_000
+    assert sum(operator_rows) == 300
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["logits", "plain function"])
+def test_vector_jacobian_products_are_those_of_numpy(wrap):
+    net, W = one_hidden_layer("tanh", 12, 7, 4, seed=4)
+    net.train()
+    x = random(3, 2, 2)
+    u = random(6, 4, seed=8)
+    J = np.stack([closed_form("tanh", W, x.numpy().reshape(1, 12), k)[1][0] for k in range(4)])
+    function = (lambda z: targets.logits(net)(z)) if wrap else targets.logits(net)
+    for chunk in (None, 1, 4):
+        found = vjp(function, x, u, chunk)
+        np.testing.assert_allclose(found.numpy().reshape(6, 12), u.numpy() @ J, **EXACT)
+    assert net.training
+
+
+def test_vector_jacobian_products_where_nothing_can_be_batched():
+    def function(x):
+        return OldFunction.apply(x) if x.sum().item() != 0 else x
+
+    x = random(5)
+    u = random(3, 5, seed=8)
+    np.testing.assert_allclose(vjp(function, x, u).numpy(), u.numpy() * np.exp(x.numpy() / 2) / 2, **EXACT)
+
+
+def test_empty_batches():
+    net, _ = one_hidden_layer("tanh", 4, 3, 2, seed=0)
+    f = targets.logit(net, 0)
+    none = torch.zeros(0, 2, 2, dtype=torch.float64)
+    assert value(f, none).shape == (0,)
+    assert gradient(f, none).shape == (0, 2, 2)
+    assert hessians(f, none).shape == (0, 4, 4)
+
+
+NET = one_hidden_layer("tanh", 4, 3, 2, seed=0)[0]
+BAD_CALLS = {
+    "integers": lambda f, x: gradient(f, x.long()),
+    "another shape than x": lambda f, x: hvp(f, x[0], torch.zeros(3, 5)),
+    "no rows at a time": lambda f, x: gradient(f, x, 0),
+    "no rows of the Hessian at a time": lambda f, x: hessian(f, x[0], 0),
+    "negative chunk": lambda f, x: hvp(f, x[0], x, -1),
+    "a column instead of a vector": lambda f, x: value(lambda z: z[:, :1], x),
+    "one number for all rows": lambda f, x: gradient(lambda z: z.sum(), x),
+    "constant": lambda f, x: gradient(lambda z: z.new_ones(len(z)), x),
+    "detached": lambda f, x: gradient(lambda z: z.detach().sum(1), x),
+    "no room for the matrix": lambda f, x: hessian(f, torch.zeros(3000, 3000)),
+    "vectors that do not fit the output": lambda f, x: vjp(targets.logits(NET), x[0], torch.zeros(2, 3)),
+}
+
+
+@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_bad_arguments_stop_with_one_line(call):
+    with pytest.raises(ArgumentError) as caught:
+        call(targets.logit(NET, 0), random(3, 4))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_model_itself_comes_through():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        hessian(targets.logit(NET, 0), random(7))
