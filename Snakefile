@@ -9,6 +9,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/artifacts.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/explanations.smk"

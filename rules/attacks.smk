@@ -4,9 +4,7 @@ rule measure_attacks:
         images=images(None),
         # Parameters are chosen on validation images; test images are only reported on.
         choices=lambda wildcards: (
-            f"results/attacks/{wildcards.experiment}/choices.parquet"
-            if wildcards.split == "test"
-            else []
+            f"results/attacks/{wildcards.experiment}/choices.parquet" if wildcards.split == "test" else []
         ),
     output:
         "results/attacks/{experiment}/{split}/{shard}.parquet",
@@ -25,9 +23,7 @@ rule measure_attacks:
         shards=shard_count("attacks"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.attacks", "models", model_code(model_of(wildcards))
-        ),
+        code=lambda wildcards: library("experiments.attacks", "models", model_code(model_of(wildcards))),
     message:
         "Measure attacks on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -36,9 +32,7 @@ rule measure_attacks:
 
 rule choose_attacks:
     input:
-        shards=shard_files(
-            "results/attacks/{experiment}/validation/{shard}.parquet", "attacks"
-        ),
+        shards=shard_files("results/attacks/{experiment}/validation/{shard}.parquet", "attacks"),
     output:
         table="results/attacks/{experiment}/choices.parquet",
         csv="results/attacks/{experiment}/choices.csv",
@@ -50,7 +44,7 @@ rule choose_attacks:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("experiments.attacks"),
+        code=library("summaries.attacks"),
     message:
         "Choose the parameters of attacks on validation images of {wildcards.experiment}"
     script:
@@ -59,9 +53,7 @@ rule choose_attacks:
 
 rule gather_attacks:
     input:
-        shards=shard_files(
-            "results/attacks/{experiment}/test/{shard}.parquet", "attacks"
-        ),
+        shards=shard_files("results/attacks/{experiment}/test/{shard}.parquet", "attacks"),
         choices="results/attacks/{experiment}/choices.parquet",
     output:
         summary="results/tables/{experiment}/attacks.parquet",
@@ -77,7 +69,7 @@ rule gather_attacks:
     threads: 1
     params:
         source=dataset_source,
-        code=library("experiments.attacks"),
+        code=library("summaries.attacks"),
     message:
         "Gather the attacks table of {wildcards.experiment}"
     script:

@@ -8,9 +8,9 @@ source = Path(str(workflow.current_basedir)).resolve().parent / "src"
 if source.is_dir():
     # The library that came with this workflow, not another one that happens to be installed; jobs inherit it.
     sys.path.insert(0, str(source))
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(source), os.environ.get("PYTHONPATH", "")]
-    ).rstrip(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
 
 from curvelens import datasets, methods, models
 from curvelens import figures as figure_library
@@ -48,34 +48,27 @@ wildcard_constraints:
 def experiments_with(stage):
     """Names of the experiments that run `stage`."""
     return [
-        name
-        for name, experiment in settings.experiments.items()
-        if getattr(experiment, stage) is not None
+        name for name, experiment in settings.experiments.items() if getattr(experiment, stage) is not None
     ]
 
 
 def section(stage):
     """The stage's settings, as a function of wildcards: a job reruns when its own stage's settings change."""
-    return lambda wildcards: getattr(
-        settings.experiments[wildcards.experiment], stage
-    ).model_dump(mode="json", exclude={"shards"})
+    return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).model_dump(
+        mode="json", exclude={"shards"}
+    )
 
 
 def shards(stage):
     """All shard numbers of a stage, as a function of wildcards."""
     return lambda wildcards: [
-        str(i)
-        for i in range(
-            getattr(settings.experiments[wildcards.experiment], stage).shards
-        )
+        str(i) for i in range(getattr(settings.experiments[wildcards.experiment], stage).shards)
     ]
 
 
 def shard_count(stage):
     """How many shards a stage has, as a function of wildcards."""
-    return lambda wildcards: getattr(
-        settings.experiments[wildcards.experiment], stage
-    ).shards
+    return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).shards
 
 
 def library(*modules):
@@ -152,121 +145,3 @@ def all_tables():
         for stage, names in STAGES.items()
         for experiment in experiments_with(stage)
     ]
-
-
-def artifacts(experiment):
-    """What figures and the report can draw on, by the names that figures ask for."""
-    chosen = settings.experiments[experiment]
-    networks = [name for name in (chosen.model, chosen.smooth_model) if name]
-    found = {
-        "history": expand("results/models/{model}/history.parquet", model=networks),
-        "models": expand("results/models/{model}/model.json", model=networks),
-        "images": "results/data/{}/test.npz".format(
-            settings.models[chosen.model].dataset
-        ),
-    }
-    for stage, names in STAGES.items():
-        if getattr(chosen, stage) is not None:
-            found |= {
-                name: f"results/tables/{experiment}/{name}.parquet" for name in names
-            }
-    if chosen.path is not None:
-        found["path"] = f"results/tables/{experiment}/path.parquet"
-    if chosen.explanations is not None:
-        found["maps"] = expand(
-            "results/explanations/{experiment}/{method}/{shard}.npz",
-            experiment=experiment,
-            method=list(chosen.explanations.methods),
-            shard=range(chosen.explanations.shards),
-        )
-    return found
-
-
-def drawable(experiment):
-    """The figures for which an experiment has everything."""
-    have = set(artifacts(experiment))
-    return [
-        spec
-        for spec in figure_library.specs()
-        if have.issuperset(spec.tables) and have & {*spec.tables, *spec.optional}
-    ]
-
-
-def figures_with_suffix(suffix):
-    """A regular expression of the figures that are stored in a format."""
-    return "|".join(
-        spec.name for spec in figure_library.specs() if spec.suffix == suffix
-    )
-
-
-def figure_files(experiment):
-    """Every file of every figure of an experiment."""
-    folder = Path("results/figures") / experiment
-    return [
-        str(file)
-        for spec in drawable(experiment)
-        for file in figure_library.outputs(folder / (spec.name + spec.suffix))
-    ]
-
-
-def all_figures():
-    """Every file of every figure of every experiment."""
-    return [
-        file for experiment in settings.experiments for file in figure_files(experiment)
-    ]
-
-
-def figure_inputs(wildcards):
-    """What one figure is drawn from, by name."""
-    spec = figure_library.get(wildcards.figure)
-    found = artifacts(wildcards.experiment)
-    return {
-        name: found[name] for name in (*spec.tables, *spec.optional) if name in found
-    }
-
-
-def film_files(experiment):
-    """The film of the path between two classes, with its poster and its texts."""
-    if settings.experiments[experiment].path is None:
-        return []
-    return [
-        f"results/films/{experiment}/path{suffix}"
-        for suffix in (".mp4", ".png", ".json")
-    ]
-
-
-def reported():
-    """The experiments that the report shows."""
-    return settings.report.experiments or list(settings.experiments)
-
-
-def reported_artifacts(kind):
-    """The files of one kind that the report reads: `figures`, `tables`, `models` or `datasets`."""
-    files = {
-        "figures": figure_files,
-        "tables": table_files,
-        "models": model_files,
-        "datasets": dataset_files,
-    }[kind]
-    return list(
-        dict.fromkeys(file for experiment in reported() for file in files(experiment))
-    )
-
-
-def table_files(experiment):
-    """Every table of an experiment."""
-    return [
-        file
-        for file in artifacts(experiment).values()
-        if str(file).endswith(".parquet")
-    ]
-
-
-def model_files(experiment):
-    """Descriptions of an experiment's networks."""
-    return artifacts(experiment)["models"]
-
-
-def dataset_files(experiment):
-    """Description of an experiment's data set."""
-    return [artifacts(experiment)["images"].replace("test.npz", "dataset.json")]

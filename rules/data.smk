@@ -15,9 +15,7 @@ rule prepare_dataset:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(
-            mode="json"
-        ),
+        settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
         seed=settings.seed,
         cache="results/data/raw",
         code=lambda wildcards: library(

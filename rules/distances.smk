@@ -19,9 +19,7 @@ rule compute_distances:
         shards=shard_count("distances"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.distances", "models", model_code(model_of(wildcards))
-        ),
+        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
     message:
         "Compare CASO with CAFO on {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -30,9 +28,7 @@ rule compute_distances:
 
 rule gather_distances:
     input:
-        shards=shard_files(
-            "results/distances/{experiment}/{shard}.parquet", "distances"
-        ),
+        shards=shard_files("results/distances/{experiment}/{shard}.parquet", "distances"),
     output:
         table="results/tables/{experiment}/distances.parquet",
         csv="results/tables/{experiment}/distances.csv",

@@ -16,15 +16,11 @@ rule explain:
         mem_mb=4000,
         runtime=60,
     params:
-        images=lambda wildcards: settings.experiments[
-            wildcards.experiment
-        ].explanations.images,
-        scalar=lambda wildcards: settings.experiments[
-            wildcards.experiment
-        ].explanations.scalar,
-        parameters=lambda wildcards: settings.experiments[
-            wildcards.experiment
-        ].explanations.methods[wildcards.method],
+        images=lambda wildcards: settings.experiments[wildcards.experiment].explanations.images,
+        scalar=lambda wildcards: settings.experiments[wildcards.experiment].explanations.scalar,
+        parameters=lambda wildcards: settings.experiments[wildcards.experiment].explanations.methods[
+            wildcards.method
+        ],
         shards=shard_count("explanations"),
         seed=settings.seed,
         device=settings.device,
@@ -45,9 +41,7 @@ rule gather_explanations:
         index=lambda wildcards: shard_files(
             "results/explanations/{experiment}/{method}/{shard}.parquet",
             "explanations",
-            method=list(
-                settings.experiments[wildcards.experiment].explanations.methods
-            ),
+            method=list(settings.experiments[wildcards.experiment].explanations.methods),
         )(wildcards),
     output:
         table="results/tables/{experiment}/explanations.parquet",

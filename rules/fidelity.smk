@@ -5,9 +5,7 @@ rule measure_fidelity:
         # The neuron is chosen, and parameters are, on validation images; test images are only reported on.
         validation=images("validation"),
         choices=lambda wildcards: (
-            f"results/fidelity/{wildcards.experiment}/choices.parquet"
-            if wildcards.split == "test"
-            else []
+            f"results/fidelity/{wildcards.experiment}/choices.parquet" if wildcards.split == "test" else []
         ),
     output:
         "results/fidelity/{experiment}/{split}/{shard}.parquet",
@@ -26,9 +24,7 @@ rule measure_fidelity:
         shards=shard_count("fidelity"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.fidelity", "models", model_code(model_of(wildcards))
-        ),
+        code=lambda wildcards: library("experiments.fidelity", "models", model_code(model_of(wildcards))),
     message:
         "Measure P_MSE on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -37,9 +33,7 @@ rule measure_fidelity:
 
 rule choose_fidelity:
     input:
-        shards=shard_files(
-            "results/fidelity/{experiment}/validation/{shard}.parquet", "fidelity"
-        ),
+        shards=shard_files("results/fidelity/{experiment}/validation/{shard}.parquet", "fidelity"),
     output:
         table="results/fidelity/{experiment}/choices.parquet",
         csv="results/fidelity/{experiment}/choices.csv",
@@ -60,9 +54,7 @@ rule choose_fidelity:
 
 rule gather_fidelity:
     input:
-        shards=shard_files(
-            "results/fidelity/{experiment}/test/{shard}.parquet", "fidelity"
-        ),
+        shards=shard_files("results/fidelity/{experiment}/test/{shard}.parquet", "fidelity"),
         choices="results/fidelity/{experiment}/choices.parquet",
     output:
         summary="results/tables/{experiment}/fidelity.parquet",

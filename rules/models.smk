@@ -19,16 +19,12 @@ rule train_model:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=lambda wildcards: settings.models[wildcards.model].model_dump(
-            mode="json"
-        ),
+        settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint="results/checkpoints/{model}.pt",
-        code=lambda wildcards: library(
-            "training", "models", model_code(wildcards.model)
-        ),
+        code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
     message:
         "Train {wildcards.model}"
     script:

@@ -20,9 +20,7 @@ rule follow_path:
         settings=section("path"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.path", "models", model_code(model_of(wildcards))
-        ),
+        code=lambda wildcards: library("experiments.path", "models", model_code(model_of(wildcards))),
     message:
         "Follow the path between two classes of {wildcards.experiment}"
     script:

@@ -23,15 +23,11 @@ rule compute_spectra:
         runtime=60,
     params:
         settings=section("spectra"),
-        activation=lambda wildcards: settings.models[wildcards.model].parameters.get(
-            "activation", "relu"
-        ),
+        activation=lambda wildcards: settings.models[wildcards.model].parameters.get("activation", "relu"),
         shards=shard_count("spectra"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.spectra", "models", model_code(wildcards.model)
-        ),
+        code=lambda wildcards: library("experiments.spectra", "models", model_code(wildcards.model)),
     message:
         "Compute Hessian spectra of {wildcards.model}, shard {wildcards.shard}"
     script:

@@ -17,6 +17,7 @@ from curvelens.errors import ConfigError
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Part = Count | Annotated[float, Field(gt=0, lt=1)]
 Law = Literal["ball", "paper"]
 
 
@@ -44,12 +45,15 @@ class Closed(BaseModel):
 class Split(Closed):
     """How a data set without an official test split is divided, class by class."""
 
-    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images used to choose parameters.")
-    test: float = Field(0.15, gt=0, lt=1, description="Share of the images that results are reported on.")
+    validation: Part = Field(0.15, description="Share or number of the images that parameters are chosen on.")
+    test: Part = Field(
+        0.15, description="The same for images that results are reported on; an official test split is kept."
+    )
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Split:
-        if self.validation + self.test >= 1:
+        shares = [part for part in (self.validation, self.test) if isinstance(part, float)]
+        if sum(shares) >= 1:
             raise ValueError("validation + test leaves nothing to train on; make their sum smaller than 1")
         return self
 
@@ -131,8 +135,8 @@ class Validated(Closed):
     images: Count = Field(40, description="Images of the test split that results are reported on.")
     shards: Count = Field(2, description="Jobs per split.")
     calls: Count = Field(1568, ge=2, description="Gradient calls per smoothed model.")
-    estimator: Literal["plain", "antithetic", "sobol", "orthogonal", "projected"] = Field(
-        "projected", description="Estimator of the smoothed Hessian."
+    estimator: Literal["regression", "projected", "orthogonal", "antithetic", "sobol", "plain"] = Field(
+        "regression", description="Estimator of the smoothed Hessian."
     )
     betas: list[Positive] = Field(
         default_factory=lambda: [5.0, 20.0, 80.0],
