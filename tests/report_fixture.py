@@ -6,9 +6,11 @@ import functools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import report_world as world
 
 from curvelens import figures, reporting
+from curvelens.figures.film import write_film, write_strip
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "report" / "index.py"
@@ -53,11 +55,11 @@ def contents(folder: Path) -> dict:
     for spec in figures.specs():
         output = folder / "figures" / f"{spec.name}{spec.suffix}"
         drawn[spec.name] = str(figures.draw(spec.name, inputs, output)[2])
+    films = {"path": {**film(folder), "caption": "From one digit to another.", "alt": "A film of a path."}}
+    shown = {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}, "films": films}
     return {
         "title": f"How far? {world.HOSTILE}",
-        "experiments": {
-            "digits": {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}}
-        },
+        "experiments": {"digits": shown},
         "models": {"relu": str(models)},
         "datasets": {"digits": str(world.write_json(folder / "data" / "dataset.json", data))},
         "benchmarks": [str(benchmark), str(folder / "benchmarks" / "gone.tsv")],
@@ -67,6 +69,15 @@ def contents(folder: Path) -> dict:
             "experiments": {"digits": {"model": "relu"}},
         },
     }
+
+
+def film(folder: Path) -> dict[str, str]:
+    """Write a film of one second and the strip of its frames."""
+    t = np.linspace(0, 1, 5)
+    images = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 1, 8, 8)
+    parts = {"images": images, "maps": {"gradient": images - 0.5}, "t": t, "curves": {"probability of 1": t}}
+    video = write_film(folder / "films" / "path.mp4", **parts, seconds=1.0)
+    return {"video": str(video), "poster": str(write_strip(folder / "films" / "path.png", **parts))}
 
 
 @functools.cache

@@ -35,13 +35,25 @@ def test_nothing_to_complain_of_and_nothing_loaded(report: browser.Browser) -> N
 
 def test_every_picture_is_there(report: browser.Browser) -> None:
     sizes = report.evaluate("[...document.images].map(image => [image.complete, image.naturalWidth])")
-    assert len(sizes) == 8
+    assert len(sizes) == 9
     assert all(complete and width > 0 for complete, width in sizes)
+
+
+def test_the_film_can_be_played(report: browser.Browser) -> None:
+    length = report.evaluate(
+        """new Promise((resolve, reject) => {
+             const film = document.querySelector("video");
+             film.onerror = () => reject(film.error.message);
+             film.readyState ? resolve(film.duration) : film.onloadedmetadata = () => resolve(film.duration);
+           })"""
+    )
+    assert length == pytest.approx(1.0, abs=0.05)
 
 
 def test_telephones_get_their_own_figures(report: browser.Browser) -> None:
     width = report.evaluate("innerWidth")
-    wide = report.evaluate("[...document.images].map(image => image.currentSrc === image.src)")
+    pictures = "[...document.querySelectorAll('picture img')]"
+    wide = report.evaluate(f"{pictures}.map(image => image.currentSrc === image.src)")
     assert wide == [width >= 640] * 8
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import listing, percent, plain, sentences
+from curvelens.figures.wording import listing, number, percent, plain, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +101,10 @@ def _promises(axes: Axes, tables: Tables) -> None:
         line = rows[rows["method"] == method].sort_values("epsilon")
         axes.plot(line["epsilon"], line["kept"], **style.mark(method, rows["method"]).arguments())
     axes.set_xlim(left=0)
-    if rows["kept"].max() > 20 * max(rows["kept"].median(), 1e-9):
-        axes.set_yscale("log")
+    spread = rows["kept"].abs()
+    if spread.max() > 10 * spread.min():
+        # A decrease that did not come, or came as an increase, has a place below the logarithmic part.
+        axes.set_yscale("symlog", linthresh=0.1, linscale=0.5)
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -176,6 +178,22 @@ def finding(tables: Tables) -> str:
     return f"{start}{', against ' + against if against else ''}{verdict} (n = {int(best['images'])})."
 
 
+def _promise(tables: Tables) -> str:
+    """Say how much of the decrease that the local models predicted came true at the decisive size."""
+    strongest = decisive(tables)
+    if strongest.empty or "attacks_images" not in tables:
+        return ""
+    size, rows = strongest["epsilon"].iloc[0], kept(tables)
+    rows = rows[rows["epsilon"] == size].set_index("method")
+    if rows.empty:
+        return ""
+    told = listing(f"{number(rows.loc[name, 'kept'])} for {name}" for name in style.order(rows.index))
+    return (
+        "Last panel: decrease in probability achieved over that predicted by the local model, 1 being a "
+        f"promise kept; at ε = {plain(size)} the medians are {told}."
+    )
+
+
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and the n."""
     rows = _rows(tables)
@@ -188,18 +206,12 @@ def caption(tables: Tables) -> str:
         else ""
     )
     sizes = listing(f"{int(n):,}" for n in sorted(rows["images"].unique()))
-    promise = ""
-    if "attacks_images" in tables:
-        promise = (
-            "Last: how much of the decrease in probability that the local model predicted was achieved; "
-            "1 is a promise kept."
-        )
     return sentences(
         finding(tables),
         "Share of predictions that the attack did not change, with Wilson 95% intervals;",
         "lower is a stronger attack.",
         published,
-        promise,
+        _promise(tables),
         f"{sizes} test images; σ and β chosen on validation images.",
     )
 

@@ -165,7 +165,7 @@ class Report:
             )
         if not rows:
             return note("No description of the networks was passed to this report.")
-        header = ["network", "hidden layers", "activation", "weights", "train", "validation", "test"]
+        header = [["network", "hidden layers", "activation", "weights", "train", "validation", "test"]]
         return table(header, rows, "The networks and the share of images they classify correctly.")
 
     def data(self) -> Html:

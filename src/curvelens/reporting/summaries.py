@@ -31,15 +31,19 @@ def fidelity(summary: DataFrame) -> list[Html]:
     ]
 
 
+def _head(first: str, groups: list[str], columns: list[str]) -> list[list[object]]:
+    """Return the header of a table with the same columns in every group: one row for one column."""
+    if len(columns) == 1:
+        return [[first, *groups]]
+    return [["", *((group, len(columns)) for group in groups)], [first, *columns * len(groups)]]
+
+
 def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
     radii = sorted(rows["radius"].unique())
     laws = [law for law in fidelity_figure.LAWS if (rows["law"] == law).any()]
     published = bool(rows["paper_mean"].notna().any())
     columns = [*laws, *(["Torop"] if published else [])]
-    head: list[list[object]] = [
-        ["", *((f"ε = {plain(radius)}", len(columns)) for radius in radii)],
-        ["method", *(name for _ in radii for name in columns)],
-    ]
+    head = _head("method", [f"ε = {plain(radius)}" for radius in radii], columns)
     lowest = rows.groupby(["radius", "law"])["mean"].min()
     body = []
     for method in style.order(rows["method"]):
@@ -126,10 +130,7 @@ def attacks(summary: DataFrame) -> Html:
     sizes = sorted(summary["epsilon"].unique())
     published = bool(summary["paper_accuracy"].notna().any())
     columns = ["ours", *(["Torop"] if published else [])]
-    head: list[list[object]] = [
-        ["", *((f"ε = {plain(size)}", len(columns)) for size in sizes)],
-        ["attack", *(name for _ in sizes for name in columns)],
-    ]
+    head = _head("attack", [f"ε = {plain(size)}" for size in sizes], columns)
     rows = summary
     lowest = rows.groupby("epsilon")["post_hoc_accuracy"].min()
     body = []
