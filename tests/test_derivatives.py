@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from curvelens import chain, derivatives, targets
+from curvelens import chain, derivatives, products, targets
 from curvelens.derivatives import ZeroHessianWarning, gradient, hessian, hessians, hvp, value, vjp
 from curvelens.errors import ArgumentError
 
@@ -82,8 +82,8 @@ def test_one_hidden_layer_has_the_closed_form(activation, shape, hidden, batch, 
     np.testing.assert_allclose(gradient(f, x, chunk).numpy(), g.reshape(x.shape), **EXACT)
     np.testing.assert_allclose(hessians(f, x, chunk).numpy(), H, **EXACT)
     np.testing.assert_allclose(hessian(f, x[0], chunk).numpy(), H[0], **EXACT)
-    products = hvp(f, x[0], v, chunk).numpy().reshape(6, d)
-    np.testing.assert_allclose(products, v.numpy().reshape(6, d) @ H[0], **EXACT)
+    found = hvp(f, x[0], v, chunk).numpy().reshape(6, d)
+    np.testing.assert_allclose(found, v.numpy().reshape(6, d) @ H[0], **EXACT)
 
 
 @pytest.mark.parametrize("scalar", ["loss", "probability", "margin", "neuron"])
@@ -151,7 +151,9 @@ def test_flattening_an_image_and_back():
     f = targets.logit(net, 0)
     _, g, H = closed_form("tanh", W, x.numpy().reshape(1, -1), 0)
     np.testing.assert_allclose(gradient(f, x[None])[0].numpy(), g.reshape(shape), **EXACT)
-    np.testing.assert_allclose(hessian(f, x).numpy(), H[0], **EXACT)
+    found = hessian(f, x)
+    np.testing.assert_allclose(found.numpy(), H[0], **EXACT)
+    assert torch.equal(found, found.mT)
     np.testing.assert_allclose(
         hvp(f, x, weights[None])[0].numpy(), (H[0] @ weights.numpy().ravel()).reshape(shape), **EXACT
     )
@@ -346,12 +348,18 @@ def test_a_layer_used_twice_counts_twice():
     torch.testing.assert_close(hessian(targets.logit(shared, 1), x), expected, rtol=0, atol=1e-8)
 
 
-def test_hooks_of_the_user_are_respected():
+@pytest.mark.parametrize("before", [False, True], ids=["after the layer", "before the layer"])
+def test_hooks_of_the_user_are_respected(before):
+    """A hook that triples the first layer's output, or its input, acts like other weights."""
     net, W = one_hidden_layer("tanh", 6, 5, 2, seed=4)
     x = random(6)
-    _, _, H = closed_form("tanh", W, x.numpy()[None], 0)
-    net[2].register_forward_hook(lambda module, inputs, output: 3 * output)
-    np.testing.assert_allclose(hessian(targets.logit(net, 0), x).numpy(), 3 * H[0], **EXACT)
+    if before:
+        net[1].register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    else:
+        net[1].register_forward_hook(lambda module, inputs, output: 3 * output)
+    tripled = [3 * W[0], W[1] if before else 3 * W[1], *W[2:]]
+    _, _, H = closed_form("tanh", tripled, x.numpy()[None], 0)
+    np.testing.assert_allclose(hessian(targets.logit(net, 0), x).numpy(), H[0], **EXACT)
 
 
 def test_parametrised_weights_are_the_ones_in_use():
@@ -432,7 +440,7 @@ def test_single_precision_follows_the_input():
 
 
 def test_softplus_curvature_keeps_its_digits_where_it_is_nearly_linear():
-    """At u = 15 the second derivative is s(u) s(-u) = 3.06e-7, of which s (1 - s) keeps one digit in float32."""
+    """At u = 15 the second derivative is s(u) s(-u) = 3.06e-7; s (1 - s) keeps one digit of it in float32."""
     net = nn.Sequential(nn.Linear(1, 1), nn.Softplus())
     net[0].weight.data[:] = 1.0
     net[0].bias.data[:] = 0.0
@@ -519,6 +527,13 @@ def test_memory_bounds_the_rows(monkeypatch):
     np.testing.assert_allclose(H.numpy(), closed_form("tanh", W, x[:1, :300].numpy(), 0)[2][0], **EXACT)
     assert max(operator_rows) * 300 * 8 < 100_000
     assert sum(operator_rows) == 300
+
+
+def test_the_measured_graph_is_that_of_a_row():
+    """A hidden layer of 1000 keeps its input and its output for the backward pass, besides the parameters."""
+    net, _ = one_hidden_layer("softplus", 4, 1000, 2, seed=0)
+    numbers = products.graph_bytes(targets.logit(net, torch.tensor([1, 0, 1])), random(3, 4)) / 8
+    assert 2000 <= numbers <= 3200
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["logits", "plain function"])

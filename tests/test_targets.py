@@ -164,7 +164,7 @@ class Slow(nn.Module):
 
 
 def test_threads_do_not_see_each_others_neurons(linear, x):
-    net = nn.Sequential(linear, Slow(), nn.Linear(4, 4).double())
+    net = nn.Sequential(Slow(), linear, Slow(), nn.Linear(4, 4).double())
     whole = net(x).detach()
     wrong: list[str] = []
 
@@ -174,7 +174,7 @@ def test_threads_do_not_see_each_others_neurons(linear, x):
 
     threads = [
         threading.Thread(target=look, args=arguments)
-        for arguments in [("0", linear(x).detach()), ("2", whole)] * 2
+        for arguments in [("1", linear(x).detach()), ("3", whole)] * 2
     ]
     for thread in threads:
         thread.start()
