@@ -299,7 +299,11 @@ def test_finding_of_distances_follows_the_numbers() -> None:
     hardly = distances.finding(
         {"distances": world.distances().assign(distance=lambda rows: rows["distance"] / 99)}
     )
-    assert hardly.startswith("First order suffices here, curvature hardly moves the explanation: ")
+    assert hardly.startswith("Curvature moves explanations little, and most where the network is unsure: ")
+    largest = world.distances()["distance"].max() / 99
+    assert hardly.endswith(f"at most {largest:.2g} of √2.")
+    nowhere = distances.finding({"distances": world.distances().assign(distance=0.001)})
+    assert nowhere.startswith("Curvature moves explanations little: ")
     assert distances.finding({"distances": world.distances(3, failed=3)}) == ""
 
 

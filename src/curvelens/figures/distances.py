@@ -134,7 +134,7 @@ def headline(tables: Tables) -> str:
     unsure, sure, _ = _groups(rows)
     low, high = unsure["distance"].median(), sure["distance"].median()
     if not max(low, high) >= _SMALL:
-        return "Curvature hardly moves the explanation"
+        return "Curvature matters little" + (", most where unsure" if low > _CHANGE * high else "")
     if low > _CHANGE * high:
         return "Curvature matters where the network is unsure"
     return (
@@ -162,7 +162,9 @@ def finding(tables: Tables) -> str:
         f"(n = {len(unsure)}) against {number(high)} above it (n = {len(sure)})"
     )
     if max(low, high) < _SMALL:
-        return f"First order suffices here, curvature hardly moves the explanation: {groups}, of at most √2."
+        where = ", and most where the network is unsure" if low > _CHANGE * high else ""
+        most = number(rows["distance"].max())
+        return f"Curvature moves explanations little{where}: {groups}, at most {most} of √2."
     if low > _CHANGE * high:
         times = f", {ratio(low / high)} times as far" if low < 1000 * high else ""
         return f"First order misleads where the network is unsure: {groups}{times}."
@@ -185,7 +187,8 @@ def caption(tables: Tables) -> str:
         else "",
         "First panel: Frobenius distance of the CASO and CAFO explanations (λ₁ = 0), both scaled to unit",
         "length, one point an image. Second: the same distance against the most that Kantorovich's",
-        f"inequality allows; {'no point lies' if above == 0 else count(above, 'point lies', 'points lie')} above it.",
+        f"inequality allows; {count(above, 'point lies', 'points lie') if above else 'no point lies'}",
+        "above it.",
         f"{count(len(rows), 'test image')}, {right} classified correctly.",
     )
 
