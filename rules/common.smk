@@ -43,6 +43,24 @@ wildcard_constraints:
     split="validation|test",
     shard=r"\d+",
     figure="[a-z0-9_]+",
+    source="|".join(datasets.REGISTRY.names()),
+
+
+def downloads(source):
+    """The files that a registered data set downloads, by name."""
+    return {file.name: file for file in datasets.REGISTRY.get(source).traits.get("downloads", ())}
+
+
+def published(wildcards):
+    """Where a raw file can be had, and its checksum."""
+    return downloads(wildcards.source)[wildcards.file]
+
+
+def raw_files(wildcards):
+    """The raw files of a data set that have to be downloaded."""
+    chosen = settings.datasets[wildcards.dataset]
+    names = [] if chosen.data_dir else downloads(chosen.source)
+    return expand("results/data/raw/{source}/{file}", source=chosen.source, file=names)
 
 
 def experiments_with(stage):

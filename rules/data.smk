@@ -1,4 +1,27 @@
+rule download_file:
+    output:
+        ensure("results/data/raw/{source}/{file}", sha256=lambda wildcards: published(wildcards).sha256),
+    log:
+        "results/logs/download_file/{source}/{file}.log",
+    benchmark:
+        "results/benchmarks/download_file/{source}/{file}.tsv"
+    retries: 2
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        urls=lambda wildcards: published(wildcards).urls,
+        sha256=lambda wildcards: published(wildcards).sha256,
+    message:
+        "Download {wildcards.file} of {wildcards.source}"
+    script:
+        "../scripts/download_file.py"
+
+
 rule prepare_dataset:
+    input:
+        # Nothing where the data ship inside a package or lie in a folder of the user's (data_dir).
+        raw=raw_files,
     output:
         train="results/data/{dataset}/train.npz",
         validation="results/data/{dataset}/validation.npz",
@@ -17,7 +40,6 @@ rule prepare_dataset:
     params:
         settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
         seed=settings.seed,
-        cache="results/data/raw",
         code=lambda wildcards: library(
             "datasets",
             registered(datasets.REGISTRY, settings.datasets[wildcards.dataset].source),

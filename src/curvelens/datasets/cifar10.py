@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvelens.datasets import REGISTRY
+from curvelens.datasets._cifar import DOWNLOAD, load_cifar10
 from curvelens.registry import NoParameters
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     classes=10,
     image_shape=(3, 32, 32),
     official_test=True,
+    downloads=(DOWNLOAD,),
 )
 def load(parameters: NoParameters, data_dir: Path | None, cache_dir: Path) -> RawDataset:
     """CIFAR-10, 50,000 training and 10,000 test images of animals and vehicles, 32 x 32 pixels, RGB.
@@ -34,6 +36,4 @@ def load(parameters: NoParameters, data_dir: Path | None, cache_dir: Path) -> Ra
     Raises:
         DataError: A file is missing, damaged or not the published one, or cannot be downloaded.
     """
-    from curvelens.datasets._cifar import load_cifar10
-
     return load_cifar10(data_dir, cache_dir)

@@ -1,0 +1,79 @@
+"""The same numbers on a GPU: every public function against its CPU result. Skipped where there is none."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import curvelens as cl
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+# float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what differences
+# of gradients amplify. TF32 is off by default in matrix products.
+TOLERANCE = {"rtol": 2e-3, "atol": 1e-6}
+SHAPE = (1, 8, 8)
+DEVICES = ("cpu", "cuda")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    hidden = [nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU()]
+    relu = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(32, 5)).requires_grad_(False)
+    return {device: copy.deepcopy(relu).to(device) for device in DEVICES}
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def both(function, networks, image):
+    """Results of ``function(model, x)`` on both devices, as CPU tensors."""
+    return [torch.as_tensor(function(networks[device], image.to(device))).cpu() for device in DEVICES]
+
+
+CASES = {
+    "gradient": lambda m, x: cl.gradient(cl.targets.logit(m, 2), x[None]),
+    "hessian of the loss": lambda m, x: cl.hessian(cl.targets.loss(m, 2), x),
+    "hessian of a surrogate": lambda m, x: cl.hessian(cl.targets.logit(cl.softplus_surrogate(m, 5.0), 2), x),
+    "smoothed gradient": lambda m, x: smooth(m, x).gradient,
+    "smoothed hessian": lambda m, x: smooth(m, x).hessian(),
+    "trust-region value": lambda m, x: smooth(m, x).minimize(0.5).value,
+    "softmax hessian": lambda m, x: dense(cl.softmax_hessian(m, x).factor),
+    "CASO": lambda m, x: context_aware(cl.softmax_hessian(m, x)),
+    "P_MSE": lambda m, x: (
+        cl.perturbation_mse(cl.targets.logit(m, 2), smooth(m, x), x, 0.5, samples=2000).mean
+    ),
+    "region radius": lambda m, x: cl.region_radius(m, x),
+}
+
+
+def dense(factor):
+    return factor @ factor.T
+
+
+def context_aware(hessian):
+    return cl.caso(hessian.gradient, hessian, 1e-3, 50.0).delta
+
+
+def smooth(model, x):
+    return cl.smooth_quadratic(cl.targets.logit(model, 2), x, sigma=0.2, calls=512, seed=3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_gives_the_cpus_numbers(networks, image, name):
+    on_cpu, on_gpu = both(CASES[name], networks, image)
+    scale = float(on_cpu.abs().max())
+    assert math.isfinite(scale)
+    torch.testing.assert_close(on_gpu / scale, on_cpu / scale, **TOLERANCE)
+
+
+def test_results_stay_on_the_device_of_the_input(networks, image):
+    x = image.cuda()
+    q = smooth(networks["cuda"], x)
+    assert q.gradient.device == x.device
+    assert q.hessian().device == x.device
+    assert q(torch.zeros(3, *SHAPE, device="cuda")).device == x.device
