@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from curvelens import trust_region
 from curvelens.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from curvelens.trust_region import TrustRegionStep
+from curvelens.trust_region import TrustRegionStep
 
 DENSE_LIMIT = 4 * 2**30  # bytes; a d×d matrix above this is not formed unless the caller raises the limit
 
@@ -358,17 +357,15 @@ class LocalQuadratic:
         Raises:
             ArgumentError: if a radius is not positive.
         """
-        from curvelens import trust_region
-
         flat = self.gradient.reshape(-1)
         if isinstance(self.curvature, MatrixFree):
             steps = trust_region.solve_matrix_free(flat, self.curvature.matvec, radius)
         else:
             values, vectors = self.eigh()
             steps = trust_region.solve(flat, values, vectors, radius, complete=vectors.shape[1] == self.size)
-        found = steps if isinstance(steps, list) else [steps]
-        shaped = [replace(step, step=step.step.reshape(self.gradient.shape)) for step in found]
-        return shaped[0] if isinstance(radius, int | float) else shaped
+        if isinstance(steps, list):
+            return [replace(step, step=step.step.reshape(self.gradient.shape)) for step in steps]
+        return replace(steps, step=steps.step.reshape(self.gradient.shape))
 
     def first_order(self) -> LocalQuadratic:
         """Return the same model without its curvature."""

@@ -20,12 +20,11 @@ from curvelens.seeds import derive, generator
 LENGTHS = ("size_biased", "chi", "fixed")
 LAWS = ("orthogonal", "normal", "sobol")
 
-_BLOCK_ELEMENTS = 2**25  # numbers in a block at most
-_BLOCK_ROWS = 1024  # rows in a block of independent directions at most
-_SMALL_ROWS = 512  # small orthogonal matrices are drawn in batches of about this many rows
-_SHARED = 16  # blocks that share one Haar matrix, each with its own signed permutation of the features
+_ROWS = 256  # rows drawn together; of small orthogonal matrices so many are drawn that they have 512 or so
+_SMALL_ROWS = 512
+_SHARED = 16  # orthogonal matrices made from one by signed permutations of the features
 _SHARED_FROM = 128  # below this many features there are too few signed permutations to rely on
-_CACHED_ELEMENTS = 2**21  # Haar matrices up to this size are kept for the next call with the same seed
+_CACHED_SIZE = 1448  # matrices up to this size (8 MiB in single precision) are kept for the next call
 
 Block = tuple[Tensor, Tensor]
 
@@ -38,6 +37,8 @@ class Directions:
             N(0, I); "sobol": a scrambled Sobol sequence mapped to N(0, I).
         size: Number of features d.
         seed: Any integer; same seed, same directions.
+        whole: Whether orthogonal directions come as whole d×d matrices; else 256 at a time are orthogonal to
+            each other.
         lengths: Of orthogonal directions. "size_biased": ℓ from χ_{d+2}, weights d/ℓ², unbiased and exact on
             quadratics; "chi": ℓ from χ_d, so that each row is N(0, I); "fixed": ℓ = √d, biased by O(1/d).
         like: Gives dtype and device.
@@ -46,9 +47,11 @@ class Directions:
         ArgumentError: if "sobol" is asked for more than 21,201 features.
     """
 
-    def __init__(self, law: str, size: int, seed: int, lengths: str, like: Tensor) -> None:
+    def __init__(
+        self, law: str, size: int, seed: int, like: Tensor, lengths: str = LENGTHS[0], whole: bool = True
+    ) -> None:
         if law == "orthogonal":
-            self._blocks = _orthogonal(size, seed, lengths, like)
+            self._blocks = _orthogonal(size, seed, lengths, whole, like)
         elif law == "sobol":
             if size > torch.quasirandom.SobolEngine.MAXDIM:
                 raise ArgumentError(
@@ -79,42 +82,88 @@ class Directions:
         return z[:rows], w[:rows]
 
 
-def _orthogonal(size: int, seed: int, lengths: str, like: Tensor) -> Iterator[Block]:
-    """Yield Haar-random orthogonal directions, whole d×d matrices unless d > 5792.
+def _orthogonal(size: int, seed: int, lengths: str, whole: bool, like: Tensor) -> Iterator[Block]:
+    """Yield rows of Haar-random orthogonal matrices.
 
-    From 128 features on, sixteen blocks share one Haar matrix, each after a random signed permutation of the
-    features: every block is Haar-distributed, and a permutation costs far less than a QR factorisation.
+    From 128 features on, sixteen matrices are made from one by random signed permutations of the features:
+    each of them is Haar-distributed, and a permutation costs far less than an orthogonalisation.
     """
-    rows = min(size, max(1, _BLOCK_ELEMENTS // size))
-    draw = _cached_haar if rows * size <= _CACHED_ELEMENTS else _haar
-    sharing = _SHARED if size >= _SHARED_FROM and rows == size else 1
+    if not whole or size < _SHARED_FROM:
+        yield from _independent(size, seed, lengths, like)
     index = 0
+    make = _cached_matrix if size <= _CACHED_SIZE else _Matrix
+    matrix = make(seed, 0, size, like.dtype, like.device)
     while True:
-        matrix = draw(seed, index - index % sharing, size, rows, like.dtype, like.device)
-        if index % sharing:
-            random = generator(seed, "smoothing", index)
-            order = torch.randperm(size, generator=random).to(like.device)
-            signs = torch.randint(0, 2, (size,), generator=random).to(like) * 2 - 1
-            matrix = matrix[:, order] * signs
-        length, weight = _lengths(lengths, len(matrix), size, seed, index)
-        yield matrix * length.to(like)[:, None], weight.to(like)
+        if index % _SHARED == 0:
+            matrix = make(seed, index, size, like.dtype, like.device)
+        random = generator(seed, "smoothing", "permutation", index)
+        order = torch.randperm(size, generator=random).to(like.device)
+        signs = torch.randint(0, 2, (size,), generator=random).to(like) * 2 - 1
+        length, weight = (rows.to(like) for rows in _lengths(lengths, size, size, seed, index))
+        start = 0
+        for part in matrix.parts():
+            stop = start + len(part)
+            yield part[:, order] * (signs * length[start:stop, None]), weight[start:stop]
+            start = stop
         index += 1
 
 
-def _haar(seed: int, index: int, size: int, rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return matrices with orthonormal rows, uniform under rotation, one below the other: [m · rows, size].
+def _independent(size: int, seed: int, lengths: str, like: Tensor) -> Iterator[Block]:
+    """Yield several d×d matrices at a time or, for larger d, 256 rows that are orthogonal to each other."""
+    rows = min(size, _ROWS)
+    count = -(-_SMALL_ROWS // rows) if rows == size else 1
+    index = 0
+    while True:
+        random = generator(seed, "smoothing", index)
+        normal = torch.randn(count, size, rows, generator=random, dtype=like.dtype)
+        directions = _orthonormal(normal.to(like.device)).transpose(1, 2).reshape(-1, size)
+        length, weight = _lengths(lengths, len(directions), size, seed, index)
+        yield directions * length.to(like)[:, None], weight.to(like)
+        index += 1
 
-    The Q of a normal matrix is uniform once the signs of R's diagonal are made positive (Stewart 1980).
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """Return an orthonormal basis [..., d, m] of normal columns, uniform under rotation (Stewart 1980)."""
+    basis, triangle = torch.linalg.qr(columns)
+    return basis * torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(basis)[..., None, :]
+
+
+class _Matrix:
+    """A Haar-random orthogonal matrix whose rows are made when first asked for, a few hundred at once.
+
+    Args:
+        seed: Of the stream.
+        index: Of the matrix in the stream.
+        size: d.
+        dtype: Of the matrix.
+        device: Of the matrix; the normal numbers that it is made from are drawn on the CPU.
     """
-    count = max(1, _SMALL_ROWS // size)
-    random = generator(seed, "smoothing", index)
-    normal = torch.randn(count, size, rows, generator=random, dtype=dtype).to(device)
-    orthonormal, triangle = torch.linalg.qr(normal)
-    signs = torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(normal)
-    return (orthonormal * signs[:, None, :]).transpose(1, 2).reshape(-1, size)
+
+    def __init__(self, seed: int, index: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._random = generator(seed, "smoothing", index)
+        self._made = torch.empty(0, size, dtype=dtype, device=device)
+        count = -(-size // _ROWS)
+        self._stops = [size * (i + 1) // count for i in range(count)]
+
+    def parts(self) -> Iterator[Tensor]:
+        """Yield the rows, a few hundred at once."""
+        start = 0
+        for stop in self._stops:
+            if len(self._made) < stop:
+                self._extend(stop - start)
+            yield self._made[start:stop]
+            start = stop
+
+    def _extend(self, rows: int) -> None:
+        """Append rows, orthogonal to those before: block Gram–Schmidt, twice against rounding."""
+        made = self._made
+        normal = torch.randn(rows, made.shape[1], generator=self._random, dtype=made.dtype).to(made.device)
+        for _ in range(2 if len(made) else 1):
+            normal = _orthonormal((normal - (normal @ made.T) @ made).T).T
+        self._made = torch.cat([made, normal])
 
 
-_cached_haar = lru_cache(maxsize=4)(_haar)
+_cached_matrix = lru_cache(maxsize=4)(_Matrix)
 
 
 def _lengths(law: str, rows: int, size: int, seed: int, index: int) -> Block:
@@ -132,18 +181,19 @@ def _lengths(law: str, rows: int, size: int, seed: int, index: int) -> Block:
 
 
 def _normal(size: int, seed: int, like: Tensor) -> Iterator[Block]:
-    rows = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // size))
     index = 0
     while True:
         random = generator(seed, "smoothing", index)
-        yield torch.randn(rows, size, generator=random, dtype=like.dtype).to(like.device), like.new_ones(rows)
+        yield (
+            torch.randn(_ROWS, size, generator=random, dtype=like.dtype).to(like.device),
+            like.new_ones(_ROWS),
+        )
         index += 1
 
 
 def _sobol(size: int, seed: int, like: Tensor) -> Iterator[Block]:
     engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=derive(seed, "smoothing", "sobol"))
-    rows = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // size))
     edge = 2.0**-32  # half the spacing of the sequence's 30-bit fractions: keeps the normals finite
     while True:
-        uniform = engine.draw(rows, dtype=torch.float64).clamp(edge, 1 - edge)
-        yield torch.special.ndtri(uniform).to(like), like.new_ones(rows)
+        uniform = engine.draw(_ROWS, dtype=torch.float64).clamp(edge, 1 - edge)
+        yield torch.special.ndtri(uniform).to(like), like.new_ones(_ROWS)

@@ -17,6 +17,7 @@ from curvelens.smoothing.moments import DenseMoments, RowMoments
 from curvelens.smoothing.subspace import Fit, fit_symmetric, spread
 
 _NEGLIGIBLE = 1e-7  # eigenvalues below this share of the largest are left out of a low-rank curvature
+_NEGLIGIBLE_TRUNCATION = 1e-4  # of the variance: what may be left out for the sake of a low rank
 _PROBES = 16  # random vectors that estimate the norm of an operator
 
 
@@ -29,6 +30,7 @@ class Estimate:
         variance: Estimated squared Frobenius error from the finite number of rows.
         truncated: Estimated squared norm of what a projection left out.
         norm: Frobenius norm of the curvature.
+        halves: A basis U [d, r], and half the difference of the fits to two halves of the rows, [r, r].
         info: What else to report.
     """
 
@@ -37,6 +39,7 @@ class Estimate:
     norm: float
     truncated: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
+    halves: tuple[Tensor, Tensor] | None = None
 
     def relative_error(self) -> float:
         """Return the estimated relative Frobenius error; inf where noise hides the curvature altogether."""
@@ -183,7 +186,7 @@ def regression(moments: DenseMoments | RowMoments) -> Estimate:
 
     The residual covariance R is estimated in the leading eigenspace U of Σ D Dᵀ and taken as a multiple of
     the identity outside it. From at least one whole orthogonal matrix all entries of H are estimated, [d, d];
-    from fewer rows those within U, as a low-rank curvature.
+    from fewer rows, or where nothing to speak of lies outside, those within U, as a low-rank curvature.
     """
     if isinstance(moments, DenseMoments):
         if moments.folded:
@@ -197,13 +200,29 @@ def regression(moments: DenseMoments | RowMoments) -> Estimate:
     fit = fit_symmetric(outer, gram, D.T @ D / len(D))
     residuals = D - z @ fit.matrix
     fit = fit_symmetric(outer, gram, residuals.T @ residuals / len(D))
-    residuals = (D - z @ fit.matrix) @ fit.basis
+    residuals = D - z @ fit.matrix
+    halves = U, _half_difference(z, D, residuals)
+    residuals = residuals @ fit.basis
     scaled = torch.linalg.solve(gram, z.T).T @ fit.basis
     variance = spread(residuals, scaled, fit.weights(), fit.weights().sum(1), 1)
     retained = float(D.square().sum() / len(D)) / energy if energy > 0 else 1.0
     norm = float(fit.matrix.norm())
     info = {"rank": U.shape[1], "energy": retained}
-    return Estimate(_low_rank(U, fit.matrix), variance, norm, _truncation(norm, energy, retained), info)
+    truncated = _truncation(norm, energy, retained)
+    return Estimate(_low_rank(U, fit.matrix), variance, norm, truncated, info, halves)
+
+
+def _half_difference(z: Tensor, D: Tensor, residuals: Tensor) -> Tensor:
+    """Return (M₁ − M₂)/2 for the fits to two halves of the rows, [r, r]: the like of the fit's error."""
+    n, r = z.shape
+    if n < 2 * r:
+        return z.new_full((r, r), float("nan"))
+    covariance = residuals.T @ residuals / n
+    first, second = (
+        fit_symmetric(D[part::2].T @ z[part::2], z[part::2].T @ z[part::2], covariance).matrix
+        for part in (0, 1)
+    )
+    return (first - second) / 2
 
 
 def _regression_full(moments: DenseMoments) -> Estimate:
@@ -213,13 +232,19 @@ def _regression_full(moments: DenseMoments) -> Estimate:
     if len(moments.tail()[0]):
         outer = _mean_outer(moments, completed.hessian())
         completed = _Completion(outer, U, covariance, energy)
-    H = completed.hessian()
     V = completed.fit.basis
     residuals = D @ V - z @ (U.T @ completed.columns).double()
-    inside = spread(residuals, z @ V, completed.fit.weights(), completed.parameters(), moments.unit)
-    variance = inside * len(z) / moments.count + completed.outside_variance()
+    halves = U, _half_difference(z, D, residuals @ V.T)
+    variance = spread(residuals, z @ V, completed.fit.weights(), completed.parameters(), moments.unit)
+    variance *= len(z) / moments.count
     retained = float(covariance.trace()) / energy if energy > 0 else 1.0
-    return Estimate(H, variance, float(H.norm()), 0.0, {"rank": U.shape[1], "energy": retained})
+    info = {"rank": U.shape[1], "energy": retained}
+    norm = float(completed.fit.matrix.norm())
+    truncated = _truncation(norm, energy, retained)
+    if truncated <= _NEGLIGIBLE_TRUNCATION * variance:
+        return Estimate(_low_rank(U, completed.fit.matrix), variance, norm, truncated, info, halves)
+    H = completed.hessian()
+    return Estimate(H, variance + completed.outside_variance(), float(H.norm()), 0.0, info, halves)
 
 
 class _Completion:

@@ -59,7 +59,8 @@ class DenseMoments:
             return
         parts = D.reshape(-1, self.unit, self.size).transpose(1, 2) @ z.reshape(-1, self.unit, self.size)
         self.outer += parts.sum(0)
-        self.squares += float((parts + parts.transpose(1, 2)).double().square().sum()) / 4
+        if self.energy is None:
+            self.squares += float((parts + parts.transpose(1, 2)).double().square().sum()) / 4
 
     @property
     def count(self) -> int:
@@ -83,10 +84,12 @@ class DenseMoments:
         """
         assert self.energy is not None, "made without energy"
         C = self.energy / self.count
-        basis = leading_subspace(lambda columns: C @ columns, self.size, min(rank or LARGEST, self.size), C)
+        trace = float(C.diagonal().double().sum())
+        most = min(rank or LARGEST, self.size)
+        basis = leading_subspace(lambda columns: C @ columns, trace, self.size, most, C)
         z = torch.cat([z @ basis for z, _ in self._kept]).double()
         D = torch.cat([D @ basis for _, D in self._kept]).double()
-        return basis, z, D, float(C.trace())
+        return basis, z, D, trace
 
 
 class RowMoments:
@@ -161,4 +164,5 @@ class RowMoments:
 
     def _leading(self, rank: int) -> Tensor:
         D = self._joined()[1]
-        return leading_subspace(lambda columns: D.T @ (D @ columns), self.size, rank, D)
+        trace = float(D.double().square().sum())
+        return leading_subspace(lambda columns: D.T @ (D @ columns), trace, self.size, rank, D)

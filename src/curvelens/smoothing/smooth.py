@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from curvelens.derivatives import value
@@ -90,7 +91,9 @@ def smooth_quadratic(
         The local model. ``.calls``: gradient calls made. ``.error``: estimated relative Frobenius error of
         the curvature where Σ = I; inf where noise hides it. ``.info``: estimator, sigma, lengths,
         smoothed_value (h(x)), value_calls (of f alone), gradient_error (relative, estimated), and the rank
-        of the leading eigenspace with the share of ‖D‖² in it (energy).
+        of the leading eigenspace with the share of ‖D‖² in it (energy). Of "regression" also
+        eigenvalue_error: the spectral norm of half the difference between fits to two halves of the rows,
+        by which no eigenvalue should be further off (Weyl's inequality).
 
     Raises:
         ArgumentError: for arguments out of range, or gradients that are not finite.
@@ -98,9 +101,11 @@ def smooth_quadratic(
     _check(x, calls, estimator, lengths, rank, tolerance, max_calls)
     point = x.detach()
     covariance = Covariance(sigma, point)
-    directions = Directions(_LAWS.get(estimator, "orthogonal"), x.numel(), seed, lengths, point.reshape(-1))
-    sampler = Sampler(f, point, covariance, directions, estimator != "plain", chunk)
     moments = _moments(point, estimator, matrix_free)
+    whole = isinstance(moments, DenseMoments) or x.numel() <= _DENSE_FEATURES
+    law = _LAWS.get(estimator, "orthogonal")
+    directions = Directions(law, x.numel(), seed, point.reshape(-1), lengths, whole)
+    sampler = Sampler(f, point, covariance, directions, estimator != "plain", chunk)
     if calls == "auto":
         estimate = _until(tolerance, max_calls, sampler, moments, estimator, rank)
     else:
@@ -196,6 +201,8 @@ def _model(
     }
     if estimator not in _LAWS:
         info["lengths"] = lengths
+    if estimate.halves is not None:
+        info["eigenvalue_error"] = _spectral_norm(*estimate.halves, covariance)
     return LocalQuadratic(
         value(f, x[None])[0],
         gradient,
@@ -204,6 +211,12 @@ def _model(
         error=estimate.relative_error(),
         info=info,
     )
+
+
+def _spectral_norm(basis: Tensor, matrix: Tensor, covariance: Covariance) -> float:
+    """Return ‖L⁻ᵀ U M Uᵀ L⁻¹‖₂."""
+    triangle = torch.linalg.qr(covariance.unwhiten(basis), mode="r")[1].double()
+    return float(torch.linalg.matrix_norm(triangle @ matrix @ triangle.T, 2))
 
 
 def _unwhitened(

@@ -12,12 +12,14 @@ from curvelens.seeds import generator
 
 LARGEST = 128  # dimensions of a leading subspace at most
 _OVERSAMPLING = 16
-_ITERATIONS = 4
+_ITERATIONS = 2
 _FLOOR = 1e-6  # residual variances below this share of the largest are taken as equal
-_GROUPS = 128  # parts of the rows whose spread gives the error bar
+_GROUPS = 128  # parts of the rows whose spread gives the error bar, where rows belong together
 
 
-def leading_subspace(apply: Callable[[Tensor], Tensor], size: int, rank: int, like: Tensor) -> Tensor:
+def leading_subspace(
+    apply: Callable[[Tensor], Tensor], trace: float, size: int, rank: int, like: Tensor
+) -> Tensor:
     """Return an orthonormal basis of the leading eigenspace of a positive semidefinite operator.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) with a Rayleigh–Ritz step,
@@ -25,12 +27,13 @@ def leading_subspace(apply: Callable[[Tensor], Tensor], size: int, rank: int, li
 
     Args:
         apply: [d, m] -> [d, m].
+        trace: Its trace.
         size: d.
-        rank: Dimensions r, 1 ≤ r ≤ d.
+        rank: Dimensions at most, from 1 to d.
         like: Gives dtype and device.
 
     Returns:
-        [d, r], by decreasing Ritz value.
+        [d, r], by decreasing Ritz value; r < rank where that leaves out less than rounding.
     """
     columns = min(size, rank + _OVERSAMPLING)
     start = torch.randn(size, columns, generator=generator(0, "subspace", size, columns), dtype=like.dtype)
@@ -40,8 +43,9 @@ def leading_subspace(apply: Callable[[Tensor], Tensor], size: int, rank: int, li
     for _ in range(_ITERATIONS if columns < size else 0):
         basis = torch.linalg.qr(apply(basis))[0]
     values, vectors = torch.linalg.eigh((basis.T @ apply(basis)).double())
-    order = values.argsort(descending=True)[:rank]
-    return basis @ vectors[:, order].to(like)
+    outside = trace - values.flip(0).cumsum(0)
+    enough = int((outside > torch.finfo(like.dtype).eps * trace).sum()) + 1
+    return basis @ vectors.flip(1)[:, : min(rank, enough)].to(like)
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,14 @@ def spread(residuals: Tensor, inputs: Tensor, weights: Tensor, parameters: Tenso
         The estimate for the mean over these n rows.
     """
     n, r = residuals.shape
-    size = -(-n // _GROUPS)
-    if together <= n // (_GROUPS // 2):
-        size = -(-size // together) * together
-    groups = n // size
     enlarged = residuals * (n / (n - parameters).clamp_min(1.0)).sqrt()
+    size = -(-n // (_GROUPS * together)) * together
+    groups = n // size
+    if groups < _GROUPS // 2:
+        # ‖S_i‖² of single rows, expanded: 2 Σ_ab ω_ab² r_a² z_b² + 2 Σ_ab ω_ab ω_ba r_a z_a r_b z_b.
+        aligned = enlarged * inputs
+        squares = ((enlarged.square() @ weights.square()) * inputs.square()).sum()
+        return 2 * float(squares + ((aligned @ (weights * weights.T)) * aligned).sum()) / n**2
     shape = (groups, size, r)
     products = enlarged[: groups * size].reshape(shape).transpose(1, 2) @ inputs[: groups * size].reshape(
         shape
