@@ -338,6 +338,32 @@ def test_chunks_and_batches_do_not_change_results(make):
         torch.testing.assert_close(hvp(single, x[3], x, chunk).flatten(1), x.flatten(1) @ H[3], **EXACT)
 
 
+class Wrapped(nn.Module):
+    """A model that is no chain of layers, with an inner neuron behind a curved layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        h = self.second(torch.tanh(self.first(x)))
+        return self.third(torch.relu_(h))
+
+
+def test_inner_neurons_of_models_that_are_no_chain():
+    torch.manual_seed(0)
+    net = Wrapped().double()
+    x = random(3, 4)
+    W = [p.detach().numpy() for p in net.parameters()]
+    for unit in range(5):
+        y, g, H = closed_form("tanh", W[:4], x.numpy(), unit)
+        f = targets.neuron(net, "second", unit)
+        np.testing.assert_allclose(value(f, x).numpy(), y, **EXACT)
+        np.testing.assert_allclose(gradient(f, x).numpy(), g, **EXACT)
+        np.testing.assert_allclose(hessians(f, x).numpy(), H, **EXACT)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
 def test_a_layer_used_twice_counts_twice():
     torch.manual_seed(0)
     square, bend = nn.Linear(4, 4), nn.Tanh()

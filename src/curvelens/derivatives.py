@@ -30,9 +30,11 @@ from curvelens.targets import Function, Logits, Scalar, evaluation_mode
 
 _UNMEASURED_ROWS = 32
 _UNMEASURED_BYTES = 2 * 2**20
-_GRADIENT_ROWS = {"cpu": MAX_ROWS, "cuda": 65536}
+_GRADIENT_ROWS = {"cpu": 1024, "cuda": 65536}
 _HESSIAN_ROWS = {"cpu": 512, "cuda": 16384}
-_WORKING_SET = 48 * 2**20  # bytes of tangents beyond which a CPU waits for its memory
+_GRAPH_IN_CACHE = 24 * 2**20  # bytes of a graph, and of tangents, beyond which a CPU waits for its memory
+_TANGENTS_IN_CACHE = 48 * 2**20
+_FEWEST_ROWS = 32  # below that the matrix products themselves get slower
 _ROWS_PER_IMAGE = 128  # of several images at once, so that what is done once per image counts for less
 _TILE = 256
 
@@ -287,16 +289,17 @@ def _checked(x: Tensor, f: Function, rows: int) -> Tensor:
 def _gradient_rows(f: Function, x: Tensor) -> int:
     if len(x) <= 1 or (len(x) <= _UNMEASURED_ROWS and x.nbytes <= _UNMEASURED_BYTES):
         return max(1, len(x))
-    return even_rows(
-        len(x),
-        chunk_rows(2 * graph_bytes(f, x), memory_limit(x.device), _GRADIENT_ROWS.get(x.device.type, 4096)),
-    )
+    graph = graph_bytes(f, x)
+    rows = chunk_rows(2 * graph, memory_limit(x.device), _GRADIENT_ROWS.get(x.device.type, MAX_ROWS))
+    if x.device.type == "cpu":
+        rows = min(rows, max(_FEWEST_ROWS, _GRAPH_IN_CACHE // graph))
+    return even_rows(len(x), rows)
 
 
 def _hessian_rows(operator: HessianOperator, xs: Tensor) -> int:
     limit = memory_limit(xs.device)
     if xs.device.type == "cpu":
-        limit = min(limit, _WORKING_SET)
+        limit = min(limit, _TANGENTS_IN_CACHE)
     return chunk_rows(operator.row_bytes, limit, _HESSIAN_ROWS.get(xs.device.type, 512))
 
 

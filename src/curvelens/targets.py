@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from operator import index as to_integer
 
 import torch
@@ -62,7 +61,7 @@ class Scalar:
     module: str | None = None
     linear_head: bool = False
 
-    @cached_property
+    @property
     def piecewise_linear(self) -> bool:
         """Whether the scalar is known to be piecewise linear in x: its Hessian is zero almost everywhere."""
         return self.linear_head and is_piecewise_linear(self.model, self.module)
@@ -120,7 +119,7 @@ class Logits:
     model: nn.Module
     name: str = "logits"
 
-    @cached_property
+    @property
     def piecewise_linear(self) -> bool:
         """Whether every logit is known to be piecewise linear in x."""
         return is_piecewise_linear(self.model)
