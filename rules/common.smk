@@ -1,4 +1,4 @@
-"""Helpers that the rule files share: the checked configuration, the code a job depends on, shards and tables."""
+"""Helpers for every stage: the checked configuration, the code a job depends on, shards and tables."""
 
 import os
 import sys
@@ -8,9 +8,7 @@ source = Path(str(workflow.current_basedir)).resolve().parent / "src"
 if source.is_dir():
     # The library that came with this workflow, not another one that happens to be installed; jobs inherit it.
     sys.path.insert(0, str(source))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")]).rstrip(
-        os.pathsep
-    )
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])))
 
 from curvelens import datasets, methods, models
 from curvelens import figures as figure_library

@@ -10,8 +10,8 @@ from torch import nn
 import curvelens as cl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-# float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what differences
-# of gradients amplify. TF32 is off by default in matrix products.
+# float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what
+# differences of gradients amplify. TF32 is off by default in matrix products.
 TOLERANCE = {"rtol": 2e-3, "atol": 1e-6}
 SHAPE = (1, 8, 8)
 DEVICES = ("cpu", "cuda")

@@ -1,8 +1,8 @@
 """Which local model predicts the network best: P_MSE of first and second order (Torop et al. 2023, sec. 5,
 table 1).
 
-Parameters (σ of the smoothing, β of SoftPlus) are chosen by ``summaries.fidelity.choose`` on validation images
-alone; on test images :func:`measure` evaluates only what was chosen.
+Parameters (σ of the smoothing, β of SoftPlus) are chosen by ``summaries.fidelity.choose`` on validation
+images alone; on test images :func:`measure` evaluates only what was chosen.
 """
 
 from __future__ import annotations
