@@ -34,7 +34,7 @@ def _share(description: str, nullable: bool = False) -> Column:
 
 
 ATTACKS = schema(
-    "attacks",
+    "attacks_images",
     "One attack on the SoftMax probability of the predicted class.",
     {
         **IMAGE_COLUMNS,
@@ -70,7 +70,7 @@ ATTACK_CHOICES = schema(
 )
 
 ATTACK_SUMMARY = schema(
-    "attack_summary",
+    "attacks",
     "Post-hoc accuracy of each attack on test images (Torop et al. 2023, Table 8).",
     {
         "method": _METHOD["method"],

@@ -52,7 +52,7 @@ _PARAMETER_COLUMNS = {
 
 
 FIDELITY = schema(
-    "fidelity",
+    "fidelity_images",
     "P_MSE of one local model of one image (Torop et al. 2023, eq. 11).",
     {
         **IMAGE_COLUMNS,
@@ -90,7 +90,7 @@ FIDELITY_CHOICES = schema(
 
 
 FIDELITY_SUMMARY = schema(
-    "fidelity_summary",
+    "fidelity",
     "P_MSE over the test images at the chosen parameters, beside the paper's.",
     {
         **_CASE_COLUMNS,
