@@ -78,9 +78,9 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "spectra": world.spectra(4, failed=1),
         "eigenvalues": world.eigenvalues(world.spectra(4)),
         "distances": world.distances(4, failed=1),
-        "fidelity_summary": world.fidelity(),
-        "attack_summary": world.attacks(),
-        "attacks": world.attacks_images(4),
+        "fidelity": world.fidelity(),
+        "attacks": world.attacks(),
+        "attacks_images": world.attacks_images(4),
         "history": world.history(),
     }
     for name, frame in made.items():
