@@ -3,13 +3,13 @@
     python benchmarks/hessian.py --out docs/benchmarks
 
 The network is that of Torop et al. 2023 (784-500-300-250-250-250-10) with SoftPlus, the scalar a logit. In
-every round each method runs once, in an order that changes from round to round, so that a busy machine slows
-all of them; a ratio is the median over rounds of the ratio within a round. The limit is the time of the
-matrix products that cannot be avoided, at the rate which this process reaches on the same shapes: for d tangents two
-products with every hidden layer's weights and one with the first layer's (the tangents behind the first layer
-are its weights, and a logit's tangent needs no product with the last). Products are timed in blocks of
-1,024 rows at most, where they run fastest. Peak memory is measured in a process of its own for each method,
-above what that process held after the same call on a small network.
+every round each method runs once, in an order that changes from round to round, so that a busy machine
+slows all of them; a ratio is the median over rounds of the ratio within a round. The limit is the time of
+the matrix products that cannot be avoided, at the rate which this process reaches on the same shapes: for d
+tangents two products with every hidden layer's weights and one with the first layer's (the tangents behind
+the first layer are its weights, and a logit's tangent needs no product with the last). Products are timed
+in blocks of 1,024 rows at most, where they run fastest. Peak memory is measured in a process of its own for
+each method, above what that process held after the same call on a small network.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def peak_bytes(method: str, side: int, channels: int) -> int:
 
 
 def status(key: str) -> int:
+    """Return an entry of Linux's report on this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
@@ -196,25 +197,26 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [name for name in table["method"].unique() if "hessian" in name][::-1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained", sharey=True)
+    places = range(len(names))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
     times = table[table["measure"] == "Hessian, d = 784"].set_index("method").loc[names]
     errors = [times["ratio"] - times["ratio_low"], times["ratio_high"] - times["ratio"]]
-    left.barh(names, times["ratio"], xerr=errors, color="C0")
+    left.errorbar(times["ratio"], places, xerr=errors, fmt="o", capsize=3)
+    for place, ratio in zip(places, times["ratio"], strict=True):
+        left.annotate(f"{ratio:.3g}", (ratio, place), xytext=(0, 7), textcoords="offset points", ha="center")
     left.axvline(1, color="0.3", linestyle=":")
-    left.set(xscale="log", xlabel="time ÷ time of the matrix products (dotted)")
-    left.bar_label(
-        left.containers[-1], [f" {ratio:.2g}" for ratio in times["ratio"]], label_type="center", color="w"
+    left.set(
+        xscale="log", xlabel="time ÷ time of the matrix products (dotted)", ylim=(-0.5, len(names) - 0.3)
     )
-    for offset, (name, part) in enumerate(
-        table[table["measure"].str.startswith("peak")].groupby("measure", sort=False)
-    ):
+    left.set_yticks(places, names)
+    memory = table[table["measure"].str.startswith("peak")]
+    for marker, (name, part) in zip("so", memory.groupby("measure", sort=False), strict=True):
         values = part.set_index("method").loc[names, "mebibytes"]
-        positions = [place + 0.2 - 0.4 * offset for place in range(len(names))]
-        right.barh(
-            positions, values, height=0.38, color=f"C{offset + 1}", label=name.removeprefix("peak memory, ")
-        )
+        right.plot(values, places, marker, label=name.removeprefix("peak memory, "))
     right.set(xscale="log", xlabel="peak memory, MiB, the matrix included")
     right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(axis="y", color="0.9")
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -222,7 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--threads", type=int, default=1, help="more are timed fairly on an idle machine only"
+    )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
