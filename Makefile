@@ -17,7 +17,7 @@ report: $(VENV)/.workflow ## Run the whole workflow and render results/report/in
 	@echo "The report: $(CURDIR)/results/report/index.html"
 
 test: $(VENV)/.dev ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: lint test ## What guards the main branch: lint, types and tests
 
