@@ -104,14 +104,7 @@ def softmax_hessian(
         ArgumentError: ``tail`` or ``label`` is out of range, the model has fewer than two classes, or is not
             known to be piecewise linear.
     """
-    if not 0.0 <= tail < 1.0:
-        raise ArgumentError(f"softmax_hessian: tail {tail} must be in [0, 1)")
-    function = logits(model)
-    if not gauss_newton and not function.piecewise_linear:
-        raise ArgumentError(
-            "softmax_hessian: the model is not known to be piecewise linear, so a part may be missing; "
-            "use hessian(targets.loss(model, k), x), or gauss_newton=True"
-        )
+    function = _checked(model, tail, gauss_newton)
     p = _probabilities(function, x)
     label = int(p.argmax()) if label is None else label
     if not 0 <= label < len(p):
@@ -133,6 +126,19 @@ def softmax_hessian(
         dropped=float(mass),
         calls=len(u),
     )
+
+
+def _checked(model: nn.Module, tail: float, gauss_newton: bool) -> Logits:
+    """Return the model's logits, if the closed form with this tail holds for them."""
+    if not 0.0 <= tail < 1.0:
+        raise ArgumentError(f"softmax_hessian: tail {tail} must be in [0, 1)")
+    function = logits(model)
+    if not gauss_newton and not function.piecewise_linear:
+        raise ArgumentError(
+            "softmax_hessian: the model is not known to be piecewise linear, so a part may be missing; "
+            "use hessian(targets.loss(model, k), x), or gauss_newton=True"
+        )
+    return function
 
 
 def _probabilities(function: Logits, x: Tensor) -> Tensor:
