@@ -66,7 +66,8 @@ report.show("distances", missing="This run did not compare CASO with CAFO (stage
 # SmoothGrad (SG) and SmoothHess (SH) are slope and Hessian of the network averaged over Gaussian noise; SP
 # replaces each ReLU by a SoftPlus after training; G is the plain gradient. The paper draws the radius
 # uniformly, which puts most points near the centre, while a point uniform in the ball lies near its surface.
-# Both laws are reported; the paper's numbers compare with the first alone.
+# Both laws are reported; the paper's numbers compare with the first alone. The error scales with the square
+# of a network's scores, so between two networks compare the ratios of methods, not the values.
 
 # %%
 report.show("fidelity", missing="This run did not measure how faithful local models are (stage fidelity).")
@@ -78,8 +79,9 @@ report.fidelity()
 # ## Which attacks work?
 #
 # The step within $\varepsilon$ that lowers a local model of the predicted class's probability most is an
-# attack on the network. For second-order models it is the exact solution of a trust-region problem. A local
-# model that has seen how the network bends should change more predictions than one that has not.
+# attack on the network. For second-order models (H+G: Hessian and gradient of the probability itself) it is
+# the exact solution of a trust-region problem. A local model that has seen how the network bends should
+# change more predictions than one that has not.
 
 # %%
 report.show("attacks", missing="This run did not attack the network (stage attacks).")

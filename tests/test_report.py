@@ -127,7 +127,7 @@ def test_first_page_says_what_was_found(page: Page) -> None:
     first = page.text.split("How curved is the network?")[-2]
     assert "The network relu classifies 96.1% of 750 test images correctly." in first
     assert "First order misleads where the network is unsure:" in first
-    assert "SH+SG is the most faithful local model:" in first
+    assert "SmoothHess + SmoothGrad (SH+SG) is the most faithful local model:" in first
     assert "Figure 1." in first
 
 

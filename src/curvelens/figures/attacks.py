@@ -69,7 +69,7 @@ def _published(axes: Axes, rows: DataFrame) -> None:
         )
     axes.set_xlabel("attack size ε (L2, pixels in [0, 1])")
     axes.set_ylabel("predictions unchanged")
-    style.title(axes, "Torop et al. 2023, another network")
+    style.title(axes, "Torop et al. 2023")
     _accuracy_axis(axes)
 
 
@@ -101,10 +101,10 @@ def _promises(axes: Axes, tables: Tables) -> None:
         line = rows[rows["method"] == method].sort_values("epsilon")
         axes.plot(line["epsilon"], line["kept"], **style.mark(method, rows["method"]).arguments())
     axes.set_xlim(left=0)
-    spread = rows["kept"].abs()
-    if spread.max() > 10 * spread.min():
-        # A decrease that did not come, or came as an increase, has a place below the logarithmic part.
+    if rows["kept"].min() <= 0:  # some came as an increase
         axes.set_yscale("symlog", linthresh=0.1, linscale=0.5)
+    elif rows["kept"].max() > 10:
+        axes.set_yscale("log")
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:

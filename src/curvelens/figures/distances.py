@@ -9,7 +9,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import count, number, percent, plain, ratio, sentences
+from curvelens.figures.wording import count, number, percent, plain, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,13 +53,14 @@ def confidence_axis(axes: Axes, doubt: np.ndarray) -> None:
     low = max(min(doubt.min(), 0.1), _FLOOR)
     powers = range(1, math.ceil(-math.log10(low)) + 1)
     step = 1 if len(powers) <= 5 else 2
-    ticks = [0.5, *[10.0**-power for power in powers if (power - 1) % step == 0]]
+    ticks = [10.0**-power for power in powers if (power - 1) % step == 0]
+    ticks = [0.5, *ticks] if len(powers) <= 5 else ticks  # else it would touch its neighbour
     axes.set_xscale("log")
     axes.set_xlim(1.0, low / 2)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _as_confidence(value)))
-    axes.set_xlabel("confidence of the prediction (log scale of 1 − p)")
+    axes.set_xlabel("confidence p (log scale of 1 − p)")
 
 
 def _as_confidence(doubt: float) -> str:
@@ -152,13 +153,14 @@ def finding(tables: Tables) -> str:
     unsure, sure, threshold = _groups(rows)
     if unsure.empty or sure.empty:
         return (
-            "Confidence does not vary, so curvature cannot depend on it: median CASO–CAFO distance "
+            "Confidence does not vary, so nothing can depend on it: median distance of CASO from CAFO "
             f"{number(rows['distance'].median())} on a scale from 0 to √2 "
             f"(n = {len(rows)})."
         )
     low, high = float(unsure["distance"].median()), float(sure["distance"].median())
     groups = (
-        f"median CASO–CAFO distance {number(low)} below a confidence of {plain(threshold)} "
+        f"median distance of the second-order (CASO) from the first-order explanation (CAFO) {number(low)} "
+        f"below a confidence of {plain(threshold)} "
         f"(n = {len(unsure)}) against {number(high)} above it (n = {len(sure)})"
     )
     if max(low, high) < _SMALL:
@@ -166,7 +168,7 @@ def finding(tables: Tables) -> str:
         most = number(rows["distance"].max())
         return f"Curvature moves explanations little{where}: {groups}, at most {most} of √2."
     if low > _CHANGE * high:
-        times = f", {ratio(low / high)} times as far" if low < 1000 * high else ""
+        times = f", {number(low / high)} times as far" if low < 1000 * high else ""
         return f"First order misleads where the network is unsure: {groups}{times}."
     if high > _CHANGE * low:
         return f"Curvature matters more where the network is sure, unlike in Singla et al. (2019): {groups}."

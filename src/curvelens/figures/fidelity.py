@@ -163,7 +163,8 @@ def finding(tables: Tables) -> str:
     if len(won["scalar"].unique()) > 1:
         where += f", for {listing(scalar_name(name) for name in won['scalar'].unique())}"
     if times == len(won):
-        start = f"{best} is the most faithful local model: at {where}"
+        long = style.METHOD_NAMES.get(best)
+        start = f"{f'{long} ({best})' if long else best} is the most faithful local model: at {where}"
     else:
         others = listing(f"{method} in {n}" for method, n in counted[1:])
         start = "No local model is the most faithful throughout: "
@@ -181,7 +182,7 @@ def caption(tables: Tables) -> str:
     rows = _rows(tables)
     images = sorted({int(n) for n in rows["images"]})
     published = (
-        "Bars mark what Torop et al. (2023, Table 1) print for another network of this architecture, "
+        "Short bars mark what Torop et al. (2023, Table 1) print for another network of this architecture, "
         "trained on 50,000 digits "
         "and measured on 200 images; compare them under the published law only. Their row G cannot be "
         "reproduced: it grows as ε² where a gradient's error must grow about as ε³."

@@ -8,7 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import count, number, percent, plain, ratio, sentences
+from curvelens.figures.wording import count, number, percent, plain, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,18 +117,16 @@ def finding(tables: Tables) -> str:
         return (
             f"A ReLU gradient is exact nearby: within a median L2 distance of {median} (n = {len(radius)})."
         )
-    outside = (radius < asked[0]).mean()
+    smallest = f"the smallest radius at which local models are compared, {plain(asked[0])}"
     if radius.median() < asked[0]:
         return (
             f"A ReLU gradient is exact only very near the image: within a median L2 distance of {median}, "
-            f"{ratio(asked[0] / radius.median())} times less than the smallest radius asked about, "
-            f"{plain(asked[0])} "
-            f"(n = {len(radius)})."
+            f"{number(asked[0] / radius.median())} times less than {smallest} (n = {len(radius)})."
         )
+    inside = percent((radius >= asked[0]).mean())
     return (
-        f"A ReLU gradient is exact as far as it is asked about: within a median L2 distance of {median}, "
-        "and beyond the smallest "
-        f"radius, {plain(asked[0])}, for {percent(1 - outside)} of the images (n = {len(radius)})."
+        f"A ReLU gradient is exact as far as it is used: within a median L2 distance of {median}, and beyond "
+        f"{smallest}, for {inside} of the images (n = {len(radius)})."
     )
 
 

@@ -169,13 +169,13 @@ def finding(tables: Tables) -> str:
     found = verdicts(rows)
     first, times = next(iter(found.items()))
     how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
-    start = f"With SoftPlus the network is {_PHRASES.get(first, first)}: so around {how} images"
+    start = f"With SoftPlus the network is {_PHRASES.get(first, first)}: around {how} images"
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
     positive = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
     name, dominant = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
-    sign = f"the dominant eigenvalue {name} for {'all' if dominant == 1 else percent(dominant)} of them"
-    size = f"a median spectral radius of {number(radius)}, an effective rank of {number(rank)}"
-    return f"{start}, with {size}, and {sign}."
+    sign = f"{name} for {'all' if dominant == 1 else percent(dominant)} of them"
+    size = f"the Hessian's spectral radius has median {number(radius)}, its effective rank {number(rank)}"
+    return f"{start}; {size}, and its dominant eigenvalue is {sign}."
 
 
 def caption(tables: Tables) -> str:

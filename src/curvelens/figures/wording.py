@@ -51,13 +51,6 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def ratio(value: float) -> str:
-    """Return how many times larger: ``1.3``, ``7.3``, ``120``."""
-    if math.isnan(value):
-        return MISSING
-    return f"{value:,.0f}" if value >= 99.5 else number(value)
-
-
 def listing(items: Iterable[object]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     words = [str(item) for item in items]

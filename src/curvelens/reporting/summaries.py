@@ -13,12 +13,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
-def method_cell(method: str) -> Html:
-    """Return a method's short name with its long name beside it."""
-    long = style.METHOD_NAMES.get(method, "")
-    return element("span", element("b", method), element("small", f" {long}" if long else ""))
-
-
 def fidelity(summary: DataFrame) -> list[Html]:
     """Return P_MSE, one table a scalar: methods by radius, both radius laws, and the paper's values.
 
@@ -47,7 +41,7 @@ def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
     lowest = rows.groupby(["radius", "law"])["mean"].min()
     body = []
     for method in style.order(rows["method"]):
-        cells: list[object] = [method_cell(method)]
+        cells: list[object] = [element("b", method)]
         for radius in radii:
             of_radius = rows[(rows["method"] == method) & (rows["radius"] == radius)].set_index("law")
             cells += [_mean(of_radius, law, lowest.get((radius, law), float("nan"))) for law in laws]
@@ -136,7 +130,7 @@ def attacks(summary: DataFrame) -> Html:
     body = []
     for method in style.order(rows["method"]):
         of_method = rows[rows["method"] == method].set_index("epsilon")
-        cells: list[object] = [method_cell(method)]
+        cells: list[object] = [element("b", method)]
         for size in sizes:
             cells.append(_accuracy(of_method, size, lowest[size]))
             if published:
