@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curvelens.quadratic import LowRank, MatrixFree
-from curvelens.smoothing.moments import DenseMoments, RowMoments
+from curvelens.smoothing.moments import DenseMoments, Leading, RowMoments
 from curvelens.smoothing.subspace import Fit, fit_symmetric, spread
 
 _NEGLIGIBLE = 1e-7  # eigenvalues below this share of the largest are left out of a low-rank curvature
@@ -121,26 +121,21 @@ def projected(moments: DenseMoments | RowMoments, rank: int | float | None) -> E
         rank: Columns of Q; a share of the energy in (0, 1) that Q retains; or None: the rank of least risk,
             where the noise is read from the antisymmetric part of the mean.
     """
-    U, z, D, energy = moments.coordinates(moments.size if isinstance(rank, float) else rank)
-    outer = _mean_within(moments, U, z, D)
-    share = D.square().mean(0) / energy if energy > 0 else torch.ones_like(D[0])
+    lead = moments.leading(moments.size if isinstance(rank, float) else rank)
+    outer = lead.outer
+    if isinstance(moments, DenseMoments):
+        fitted = _symmetric(moments.outer) / moments.folded if moments.folded else None
+        outer = (lead.basis.T @ _mean_outer(moments, fitted) @ lead.basis).double()
+    share = lead.covariance.diagonal() / lead.energy if lead.energy > 0 else torch.ones_like(lead.D[0])
     k = _choose_rank(outer, share.cumsum(0), rank)
-    H, z, D = _symmetric(outer[:k, :k]), z[:, :k], D[:, :k]
+    H, z, D = _symmetric(outer[:k, :k]), lead.z[:, :k], lead.D[:, :k]
     half = torch.full_like(H, 0.5)
-    variance = spread(D - z @ H, z, half, torch.full_like(z[0], k / 2), _together(moments))
-    variance *= len(z) / moments.count
-    retained = float(share[:k].sum())
-    truncated = _truncation(float(H.norm()), energy, retained)
+    variance = spread(D - z @ H, z, half, torch.full_like(z[0], k / 2), lead.together) * len(z) / lead.count
+    retained = min(1.0, float(share[:k].sum()))
+    norm = float(H.norm())
     info = {"rank": k, "energy": retained}
-    return Estimate(_low_rank(U[:, :k], H), variance, float(H.norm()), truncated, info)
-
-
-def _mean_within(moments: DenseMoments | RowMoments, U: Tensor, z: Tensor, D: Tensor) -> Tensor:
-    """Return Uᵀ(Σ D zᵀ/n)U, [r, r], float64."""
-    if isinstance(moments, RowMoments):
-        return D.T @ z / len(z)
-    fitted = _symmetric(moments.outer) / moments.folded if moments.folded else None
-    return (U.T @ _mean_outer(moments, fitted) @ U).double()
+    truncated = _truncation(norm, lead.energy, retained)
+    return Estimate(_low_rank(lead.basis[:, :k], H), variance, norm, truncated, info)
 
 
 def _choose_rank(outer: Tensor, retained: Tensor, rank: int | float | None) -> int:
@@ -177,10 +172,6 @@ def _low_rank(basis: Tensor, matrix: Tensor) -> LowRank:
     return LowRank(basis @ vectors[:, kept].to(basis), values[kept].to(basis))
 
 
-def _together(moments: DenseMoments | RowMoments) -> int:
-    return moments.unit if isinstance(moments, DenseMoments) else 1
-
-
 def regression(moments: DenseMoments | RowMoments) -> Estimate:
     """Return the symmetric H that fits D ≈ H z best by generalised least squares.
 
@@ -188,61 +179,60 @@ def regression(moments: DenseMoments | RowMoments) -> Estimate:
     the identity outside it. From at least one whole orthogonal matrix all entries of H are estimated, [d, d];
     from fewer rows, or where nothing to speak of lies outside, those within U, as a low-rank curvature.
     """
-    if isinstance(moments, DenseMoments):
+    if isinstance(moments, DenseMoments) and moments.gram is None:
         if moments.folded:
             return _regression_full(moments)
         rows = RowMoments(moments.size)
         rows.add(*moments.tail())
         moments = rows
-    U, z, D, energy = moments.coordinates()
-    gram = z.T @ z / len(z)
-    outer = D.T @ z / len(z)
-    fit = fit_symmetric(outer, gram, D.T @ D / len(D))
+    lead = moments.leading()
+    z, D = lead.z, lead.D
+    fit = fit_symmetric(lead.outer, lead.gram, lead.covariance, lead.energy)
     residuals = D - z @ fit.matrix
-    fit = fit_symmetric(outer, gram, residuals.T @ residuals / len(D))
+    fit = fit_symmetric(lead.outer, lead.gram, residuals.T @ residuals / len(D), lead.energy)
     residuals = D - z @ fit.matrix
-    halves = U, _half_difference(z, D, residuals)
-    residuals = residuals @ fit.basis
-    scaled = torch.linalg.solve(gram, z.T).T @ fit.basis
-    variance = spread(residuals, scaled, fit.weights(), fit.weights().sum(1), 1)
-    retained = float(D.square().sum() / len(D)) / energy if energy > 0 else 1.0
+    halves = lead.basis, _half_difference(z, D, residuals, lead.energy)
+    inputs = torch.linalg.solve(lead.gram, z.T).T @ fit.basis
+    parameters = fit.weights().sum(1) * len(z) / lead.count
+    variance = spread(residuals @ fit.basis, inputs, fit.weights(), parameters, lead.together)
+    variance *= len(z) / lead.count
     norm = float(fit.matrix.norm())
-    info = {"rank": U.shape[1], "energy": retained}
-    truncated = _truncation(norm, energy, retained)
-    return Estimate(_low_rank(U, fit.matrix), variance, norm, truncated, info, halves)
+    truncated = _truncation(norm, lead.energy, lead.retained())
+    info = {"rank": len(fit.matrix), "energy": lead.retained()}
+    return Estimate(_low_rank(lead.basis, fit.matrix), variance, norm, truncated, info, halves)
 
 
-def _half_difference(z: Tensor, D: Tensor, residuals: Tensor) -> Tensor:
+def _half_difference(z: Tensor, D: Tensor, residuals: Tensor, energy: float) -> Tensor:
     """Return (M₁ − M₂)/2 for the fits to two halves of the rows, [r, r]: the like of the fit's error."""
     n, r = z.shape
     if n < 2 * r:
         return z.new_full((r, r), float("nan"))
     covariance = residuals.T @ residuals / n
     first, second = (
-        fit_symmetric(D[part::2].T @ z[part::2], z[part::2].T @ z[part::2], covariance).matrix
+        fit_symmetric(D[part::2].T @ z[part::2], z[part::2].T @ z[part::2], covariance, energy).matrix
         for part in (0, 1)
     )
     return (first - second) / 2
 
 
 def _regression_full(moments: DenseMoments) -> Estimate:
-    U, z, D, energy = moments.coordinates()
-    covariance = D.T @ D / len(D)
-    completed = _Completion(moments.outer / moments.folded, U, covariance, energy)
+    lead = moments.leading()
+    z, D = moments.kept()
+    completed = _Completion(moments.outer / moments.folded, lead, z, D)
     if len(moments.tail()[0]):
-        outer = _mean_outer(moments, completed.hessian())
-        completed = _Completion(outer, U, covariance, energy)
+        completed = _Completion(_mean_outer(moments, completed.hessian()), lead, z, D)
     V = completed.fit.basis
-    residuals = D @ V - z @ (U.T @ completed.columns).double()
-    halves = U, _half_difference(z, D, residuals @ V.T)
-    variance = spread(residuals, z @ V, completed.fit.weights(), completed.parameters(), moments.unit)
-    variance *= len(z) / moments.count
-    retained = float(covariance.trace()) / energy if energy > 0 else 1.0
-    info = {"rank": U.shape[1], "energy": retained}
+    residuals = (D @ completed.rotated - z @ completed.columns).double()
+    halves = lead.basis, _half_difference(lead.z, lead.D, residuals @ V.T, lead.energy)
+    parameters = completed.parameters() * len(z) / lead.count
+    variance = spread(residuals, lead.z @ V, completed.fit.weights(), parameters, lead.together)
+    variance *= len(z) / lead.count
+    info = {"rank": len(V), "energy": lead.retained()}
     norm = float(completed.fit.matrix.norm())
-    truncated = _truncation(norm, energy, retained)
+    truncated = _truncation(norm, lead.energy, lead.retained())
     if truncated <= _NEGLIGIBLE_TRUNCATION * variance:
-        return Estimate(_low_rank(U, completed.fit.matrix), variance, norm, truncated, info, halves)
+        curvature = _low_rank(lead.basis, completed.fit.matrix)
+        return Estimate(curvature, variance, norm, truncated, info, halves)
     H = completed.hessian()
     return Estimate(H, variance + completed.outside_variance(), float(H.norm()), 0.0, info, halves)
 
@@ -255,28 +245,28 @@ class _Completion:
 
     Args:
         outer: G = Σ D zᵀ/n with Σ z zᵀ = n I, [d, d].
-        U: Leading eigenvectors of Σ D Dᵀ, [d, r].
-        covariance: Σ Uᵀ D Dᵀ U/n, [r, r], float64.
-        energy: Mean of ‖D‖².
+        lead: The leading subspace U.
+        z: Rows, [m, d], on which residuals are found.
+        D: The same rows, [m, d].
     """
 
-    def __init__(self, outer: Tensor, U: Tensor, covariance: Tensor, energy: float) -> None:
-        self.outer, self.U = outer, U
+    def __init__(self, outer: Tensor, lead: Leading, z: Tensor, D: Tensor) -> None:
+        U, covariance = lead.basis, lead.covariance
+        self.outer, self.U, self._energy = outer, U, lead.energy
         self.size, self.rank = U.shape
         self._outputs = outer @ U  # every output on the inputs within U
         self._inputs = outer.T @ U  # the outputs within U on every input, transposed
         self._within = (U.T @ self._outputs).double()
         identity = torch.eye(self.rank, dtype=torch.float64, device=U.device)
-        outside = max(0.0, energy - float(covariance.trace())) / max(1, self.size - self.rank)
+        outside = lead.energy * (1 - lead.retained()) / max(1, self.size - self.rank)
         self._fit(covariance, identity, outside)
-        fitted = (self.columns @ self.fit.basis.T.to(U)).double()  # H U
-        explained = self._inputs.double().T @ fitted
-        residual = covariance - explained - explained.T + fitted.T @ fitted
-        left = float(residual.trace()) / float(covariance.trace()) if energy > 0 else 0.0
-        self._fit(residual, identity, outside * max(0.0, left))
+        residuals = D @ U - z @ (self.columns @ self.fit.basis.T.to(U))
+        residual = (residuals.T @ residuals).double() / len(D)
+        left = float(residual.trace()) / float(covariance.trace()) if lead.energy > 0 else 0.0
+        self._fit(residual, identity, outside * left)
 
     def _fit(self, covariance: Tensor, identity: Tensor, outside: float) -> None:
-        self.fit: Fit = fit_symmetric(self._within, identity, covariance)
+        self.fit: Fit = fit_symmetric(self._within, identity, covariance, self._energy)
         noise = self.fit.noise
         self.share = noise / (noise + outside)  # ω of the outputs outside U on the inputs within
         V = self.fit.basis.to(self.U)

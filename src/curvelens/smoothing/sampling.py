@@ -110,26 +110,35 @@ class _WeightedMean:
         self.count = 0
         self.weight = 0.0
         self.origin = self.plain = self.weighted = torch.empty(0)
-        self.squares = 0.0
+        self.squared = torch.empty(0)
+        self.squares = self.squared_weights = 0.0
 
     def add(self, rows: Tensor, weights: Tensor) -> None:
         """Add y [m, p] with weights [m]."""
         if self.count == 0:
             self.origin = rows[0].clone()
             self.plain = torch.zeros_like(self.origin, dtype=torch.float64)
-            self.weighted = torch.zeros_like(self.plain)
+            self.weighted, self.squared = torch.zeros_like(self.plain), torch.zeros_like(self.plain)
         shifted = rows - self.origin
         self.plain += shifted.sum(0)
         self.weighted += weights @ shifted
-        self.squares += float(shifted.double().square().sum())
+        self.squared += weights.square() @ shifted
+        self.squares += float((weights[:, None] * shifted).double().square().sum())
+        self.squared_weights += float(weights.double().square().sum())
         self.weight += float(weights.double().sum())
         self.count += len(rows)
 
     def mean(self) -> tuple[Tensor, float]:
-        """Return the mean [p], float64, and the standard error of its length, as if rows were independent."""
+        """Return the mean [p], float64, and the standard error of its length, as if rows were independent.
+
+        The error is the root of Σ w_i² ‖y_i − mean‖²/n².
+        """
         n = self.count
         if n == 1:
             return self.origin.double(), math.nan
         others = ((n - self.weight) * self.plain - self.plain + self.weighted) / (n - 1)
-        variance = max(0.0, self.squares - float(self.plain.square().sum()) / n) / (n - 1)
-        return self.origin.double() + (self.weighted + others) / n, math.sqrt(variance / n)
+        shift = (self.weighted + others) / n
+        variance = (
+            self.squares - 2 * float(shift @ self.squared) + self.squared_weights * float(shift @ shift)
+        )
+        return self.origin.double() + shift, math.sqrt(max(0.0, variance) / (n * (n - 1)))

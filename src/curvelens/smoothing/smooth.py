@@ -15,15 +15,18 @@ z ~ N(0, I) and D(z) = [g(x + σz) − g(x − σz)]/2σ, for which ∇²h = E z
 The last four are unbiased. ``projected`` leaves out what lies outside its subspace. ``regression`` finds its
 weights in the same rows: a bias of second order in the noise, none on quadratics.
 
-Lengths of orthogonal directions: ``size_biased`` (default) draws ℓ from χ_{d+2} and weights by d/ℓ², which is
-unbiased and recovers a quadratic exactly from one orthogonal matrix, at every d. ``fixed``, ℓ = √d, recovers
-quadratics too but averages over a sphere instead of a Gaussian: a bias of order 1/d, negligible at d = 784
-but not at d = 2. ``chi`` draws ℓ from χ_d: unbiased, but not exact on quadratics. A number of calls that is a
-multiple of 2d uses whole orthogonal matrices; the rows of an incomplete one enter as corrections.
+Lengths of orthogonal directions: ``size_biased`` draws ℓ from χ_{d+2} and weights by d/ℓ², which is unbiased
+and recovers a quadratic exactly from one orthogonal matrix. ``fixed``, ℓ = √d, recovers quadratics too but
+averages over a sphere instead of a Gaussian: a bias of order 1/d, negligible at d = 784 but not at d = 2.
+``chi`` draws ℓ from χ_d: unbiased, but exact on quadratics only with ``regression`` up to 128 features. The
+first is the default from 3 features on; below, its weights give SmoothGrad an infinite variance, and ``chi``
+is. A number of calls that is a multiple of 2d uses whole orthogonal matrices; the rows of an incomplete one
+enter as corrections.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -60,7 +63,7 @@ def smooth_quadratic(
     estimator: str = DEFAULT,
     seed: int = 0,
     *,
-    lengths: str = "size_biased",
+    lengths: str | None = None,
     rank: int | float | None = None,
     tolerance: float = 0.05,
     max_calls: int = 2**17,
@@ -78,7 +81,8 @@ def smooth_quadratic(
             until ``.error`` ≤ tolerance.
         estimator: "regression", "projected", "orthogonal", "antithetic", "sobol" or "plain".
         seed: Same seed, same directions, whatever the chunk; also for several sigma, where it saves time.
-        lengths: Of orthogonal directions: "size_biased", "chi" or "fixed".
+        lengths: Of orthogonal directions: "size_biased", "chi" or "fixed"; None for "size_biased", for d ≤ 2
+            "chi".
         rank: Of "projected": columns kept, ≥ 1; or a share of energy to retain, in (0, 1); None chooses the
             rank of least estimated risk.
         tolerance: Of calls="auto", > 0.
@@ -92,12 +96,14 @@ def smooth_quadratic(
         the curvature where Σ = I; inf where noise hides it. ``.info``: estimator, sigma, lengths,
         smoothed_value (h(x)), value_calls (of f alone), gradient_error (relative, estimated), and the rank
         of the leading eigenspace with the share of ‖D‖² in it (energy). Of "regression" also
-        eigenvalue_error: the spectral norm of half the difference between fits to two halves of the rows,
-        by which no eigenvalue should be further off (Weyl's inequality).
+        eigenvalue_error: the spectral norm of half the difference between fits to two halves of the rows, by
+        about which eigenvalues may be off (Weyl's inequality); NaN from very few rows.
 
     Raises:
         ArgumentError: for arguments out of range, or gradients that are not finite.
     """
+    if lengths is None:
+        lengths = "size_biased" if x.numel() > 2 else "chi"
     _check(x, calls, estimator, lengths, rank, tolerance, max_calls)
     point = x.detach()
     covariance = Covariance(sigma, point)
@@ -215,6 +221,8 @@ def _model(
 
 def _spectral_norm(basis: Tensor, matrix: Tensor, covariance: Covariance) -> float:
     """Return ‖L⁻ᵀ U M Uᵀ L⁻¹‖₂."""
+    if not bool(torch.isfinite(matrix).all()):
+        return math.nan
     triangle = torch.linalg.qr(covariance.unwhiten(basis), mode="r")[1].double()
     return float(torch.linalg.matrix_norm(triangle @ matrix @ triangle.T, 2))
 

@@ -13,7 +13,9 @@ from curvelens.seeds import generator
 LARGEST = 128  # dimensions of a leading subspace at most
 _OVERSAMPLING = 16
 _ITERATIONS = 2
-_FLOOR = 1e-6  # residual variances below this share of the largest are taken as equal
+_FLOOR = 1e-10  # residual variances below this share of the largest are taken as equal,
+_ROUNDING = 1e-13  # as are those below this share of the energy
+_TAIL = {torch.float32: 5e-7, torch.float64: 1e-13}  # share of the trace left out, well above rounding
 _GROUPS = 128  # parts of the rows whose spread gives the error bar, where rows belong together
 
 
@@ -33,7 +35,7 @@ def leading_subspace(
         like: Gives dtype and device.
 
     Returns:
-        [d, r], by decreasing Ritz value; r < rank where that leaves out less than rounding.
+        [d, r], by decreasing Ritz value; r < rank where that leaves out next to nothing.
     """
     columns = min(size, rank + _OVERSAMPLING)
     start = torch.randn(size, columns, generator=generator(0, "subspace", size, columns), dtype=like.dtype)
@@ -44,7 +46,7 @@ def leading_subspace(
         basis = torch.linalg.qr(apply(basis))[0]
     values, vectors = torch.linalg.eigh((basis.T @ apply(basis)).double())
     outside = trace - values.flip(0).cumsum(0)
-    enough = int((outside > torch.finfo(like.dtype).eps * trace).sum()) + 1
+    enough = int((outside > _TAIL.get(like.dtype, _TAIL[torch.float32]) * trace).sum()) + 1
     return basis @ vectors.flip(1)[:, : min(rank, enough)].to(like)
 
 
@@ -67,7 +69,7 @@ class Fit:
         return self.noise[None, :] / (self.noise[:, None] + self.noise[None, :])
 
 
-def fit_symmetric(outer: Tensor, gram: Tensor, covariance: Tensor) -> Fit:
+def fit_symmetric(outer: Tensor, gram: Tensor, covariance: Tensor, energy: float) -> Fit:
     """Return the symmetric M that minimises Σ (D − M z)ᵀ R⁻¹ (D − M z): generalised least squares.
 
     Entry (a, b) of the Hessian is seen twice, as output a on input b and as output b on input a, with noise
@@ -80,21 +82,26 @@ def fit_symmetric(outer: Tensor, gram: Tensor, covariance: Tensor) -> Fit:
         outer: G = Σ D zᵀ/n, [r, r], float64.
         gram: S = Σ z zᵀ/n, [r, r].
         covariance: R, that of the residuals, [r, r].
+        energy: Mean of ‖D‖², the scale on which residuals are rounding.
 
     Returns:
         The fit.
     """
     noise, basis = torch.linalg.eigh((covariance + covariance.T) / 2)
-    noise = noise.clamp_min(max(float(noise[-1]) * _FLOOR, torch.finfo(noise.dtype).tiny ** 0.5))
+    smallest = torch.finfo(noise.dtype).tiny ** 0.5
+    noise = noise.clamp_min(max(float(noise[-1]) * _FLOOR, energy * _ROUNDING, smallest))
     root = noise.sqrt()
-    rotated = basis.T @ outer @ basis
-    right = rotated / root[:, None] * root
-    scale, turn = torch.linalg.eigh(root[:, None] * (basis.T @ gram @ basis) * root)
+    inputs = basis.T @ gram @ basis
+    scale, turn = torch.linalg.eigh(root[:, None] * inputs * root)
     scale = scale.clamp_min(torch.finfo(scale.dtype).eps * float(scale[-1]))
-    solved = (turn.T @ (right + right.T) @ turn) / (scale[:, None] + scale[None, :])
-    matrix = root[:, None] * (turn @ solved @ turn.T) * root
-    matrix = basis @ matrix @ basis.T
-    return Fit((matrix + matrix.T) / 2, basis, noise)
+    remaining, matrix = basis.T @ outer @ basis, torch.zeros_like(outer)
+    for _ in range(2):  # the second time against rounding, which a wide range of noise amplifies
+        right = remaining / root[:, None] * root
+        solved = (turn.T @ (right + right.T) @ turn) / (scale[:, None] + scale[None, :])
+        step = root[:, None] * (turn @ solved @ turn.T) * root
+        step = (step + step.T) / 2
+        matrix, remaining = matrix + step, remaining - step @ inputs
+    return Fit(basis @ matrix @ basis.T, basis, noise)
 
 
 def spread(residuals: Tensor, inputs: Tensor, weights: Tensor, parameters: Tensor, together: int) -> float:
