@@ -66,7 +66,7 @@ report.show("distances", missing="This run did not compare CASO with CAFO (stage
 # SmoothGrad (SG) and SmoothHess (SH) are slope and Hessian of the network averaged over Gaussian noise; SP
 # replaces each ReLU by a SoftPlus after training; G is the plain gradient. The paper draws the radius
 # uniformly, which puts most points near the centre, while a point uniform in the ball lies near its surface.
-# Both laws are reported; the paper's numbers compare with the first alone. The error scales with the square
+# Both laws are reported; the paper's numbers compare with its own alone. The error scales with the square
 # of a network's scores, so between two networks compare the ratios of methods, not the values.
 
 # %%

@@ -301,7 +301,7 @@ def test_finding_of_distances_follows_the_numbers() -> None:
     )
     assert hardly.startswith("Curvature moves explanations little, and most where the network is unsure: ")
     largest = world.distances()["distance"].max() / 99
-    assert hardly.endswith(f"at most {largest:.2g} of √2.")
+    assert hardly.endswith(f"{largest:.2g} at most where √2 is possible.")
     nowhere = distances.finding({"distances": world.distances().assign(distance=0.001)})
     assert nowhere.startswith("Curvature moves explanations little: ")
     assert distances.finding({"distances": world.distances(3, failed=3)}) == ""

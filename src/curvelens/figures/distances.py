@@ -166,7 +166,7 @@ def finding(tables: Tables) -> str:
     if max(low, high) < _SMALL:
         where = ", and most where the network is unsure" if low > _CHANGE * high else ""
         most = number(rows["distance"].max())
-        return f"Curvature moves explanations little{where}: {groups}, at most {most} of √2."
+        return f"Curvature moves explanations little{where}: {groups}, {most} at most where √2 is possible."
     if low > _CHANGE * high:
         times = f", {number(low / high)} times as far" if low < 1000 * high else ""
         return f"First order misleads where the network is unsure: {groups}{times}."
