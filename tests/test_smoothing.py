@@ -290,7 +290,7 @@ def test_eigenvalue_error_is_about_that_of_the_extreme_eigenvalues():
 
 
 def test_regression_wins_where_curvature_has_low_rank():
-    # The noise of an average grows with d, that of the regression with the rank: at d = 300 and 12 units it is
+    # The noise of an average grows with d, that of the regression with the rank: at d = 300, 12 units it is
     # far below the factors that the benchmark asks for on a trained network.
     layer, x = ReluLayer(300, 12), 0.2 * numbers(300, seed=4)
     H = layer.smoothed(x, 0.01 * np.eye(300))[2]
