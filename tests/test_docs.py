@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -198,17 +199,20 @@ def pictures() -> ModuleType:
 def run(tmp_path: Path) -> Path:
     """A finished run as far as the front page needs it."""
     results = tmp_path / "results"
-    figures = results / "figures" / "mnist"
-    for folder in (figures, results / "report", results / "models" / "net", results / "benchmarks" / "rule"):
+    figures, tables = results / "figures/mnist", results / "tables/mnist"
+    for folder in (figures, tables, results / "report", results / "models/net"):
         folder.mkdir(parents=True)
     for name, suffix in (("overview", ".svg"), ("explanations", ".png")):
         (figures / f"{name}{suffix}").write_bytes(name.encode())
-        told = {"wide": f"{name}{suffix}", "alt": f'the "{name}"', "caption": f"Caption of {name}."}
-        (figures / f"{name}.json").write_text(json.dumps(told | {"finding": f"Finding of {name}."}))
+        told = {"wide": f"{name}{suffix}", "alt": f'the "{name}"', "finding": f"Finding of {name}."}
+        (figures / f"{name}.json").write_text(json.dumps(told))
     (results / "report/index.html").write_text("<html>")
     (results / "models/net/model.json").write_text('{"seed": 7}')
-    (results / "benchmarks/rule/a.tsv").write_text("s\tmax_rss\n90.0\t1.0\n")
-    (results / "benchmarks/rule/b.tsv").write_text("s\tmax_rss\n30.0\t1.0\n")
+    fidelity = {"scalar": "predicted_logit", "method": "SG", "radius": 0.5}
+    fidelity |= {"law": ["ball", "paper"], "mean": [0.25, 9.0]}
+    pd.DataFrame(fidelity).to_parquet(tables / "fidelity.parquet")
+    attacks = {"method": ["SG", "Random"], "epsilon": 1.0, "post_hoc_accuracy": [0.5, 1.0]}
+    pd.DataFrame(attacks).to_parquet(tables / "attacks.parquet")
     return results
 
 
@@ -217,11 +221,12 @@ def test_pictures_fill_the_page_from_a_run(run: Path) -> None:
     shutil.copyfile(ROOT / "README.md", page)
     assert pictures().main(["--results", str(run), "--page", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
-    assert "Caption of overview." in text
     assert "- Finding of overview." in text
-    assert "seed 7" in text
-    assert "2 jobs, 2 minutes" in text
+    assert "experiment `mnist`, seed 7" in text
     assert 'alt="the &quot;overview&quot;"' in text
+    assert "| local model | P_MSE, ε = 0.5 | unchanged, ε = 1 |" in text
+    assert "| SG | 0.25 | 50% |" in text
+    assert "| Random | – | 100% |" in text
     assert (run.parent / "docs/images/explanations.png").read_bytes() == b"explanations"
     # Outside the markers nothing changes, and the second time nothing at all.
     strip = pictures().MARKED.sub
@@ -237,7 +242,7 @@ def test_pictures_need_a_finished_run(tmp_path: Path) -> None:
 
 def test_front_page_shows_a_real_run() -> None:
     parts = {part.group(2): len(part.group(0)) for part in pictures().MARKED.finditer(read("README.md"))}
-    assert parts.keys() == {"pictures", "findings"}
+    assert parts.keys() == {"overview", "explanations", "findings", "numbers"}
     assert min(parts.values()) > 200, "a part of the front page is empty: run docs/pictures.py"
 
 
