@@ -22,6 +22,7 @@ LAWS = ("orthogonal", "normal", "sobol")
 
 _ROWS = 256  # rows drawn together; of small orthogonal matrices so many are drawn that they have 512 or so
 _SMALL_ROWS = 512
+_LARGE_ROWS = 1024  # rows of a large matrix that are made together
 _SHARED = 16  # orthogonal matrices made from one by signed permutations of the features
 _SHARED_FROM = 128  # below this many features there are too few signed permutations to rely on
 _CACHED_SIZE = 1448  # matrices up to this size (8 MiB in single precision) are kept for the next call
@@ -129,7 +130,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 
 class _Matrix:
-    """A Haar-random orthogonal matrix whose rows are made when first asked for, a few hundred at once.
+    """A Haar-random orthogonal matrix whose rows are made when first asked for, up to 1024 at once.
 
     Args:
         seed: Of the stream.
@@ -142,11 +143,11 @@ class _Matrix:
     def __init__(self, seed: int, index: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self._random = generator(seed, "smoothing", index)
         self._made = torch.empty(0, size, dtype=dtype, device=device)
-        count = -(-size // _ROWS)
+        count = -(-size // _LARGE_ROWS)
         self._stops = [size * (i + 1) // count for i in range(count)]
 
     def parts(self) -> Iterator[Tensor]:
-        """Yield the rows, a few hundred at once."""
+        """Yield the rows, in parts."""
         start = 0
         for stop in self._stops:
             if len(self._made) < stop:

@@ -17,7 +17,7 @@ from curvelens.smoothing.moments import DenseMoments, Leading, RowMoments
 from curvelens.smoothing.subspace import Fit, fit_symmetric, spread
 
 _NEGLIGIBLE = 1e-7  # eigenvalues below this share of the largest are left out of a low-rank curvature
-_NEGLIGIBLE_TRUNCATION = 1e-4  # of the variance: what may be left out for the sake of a low rank
+_NEGLIGIBLE_TRUNCATION = 1e-2  # of the variance: what may be left out for the sake of a low rank
 _PROBES = 16  # random vectors that estimate the norm of an operator
 
 
@@ -60,12 +60,13 @@ def _mean_outer(moments: DenseMoments, fitted: Tensor | None) -> Tensor:
     Rows of an incomplete orthogonal matrix have Σ z zᵀ ≠ n I. They enter as corrections (D − H₀z) zᵀ to the
     H₀ fitted to the whole matrices, which is independent of them: unbiased, and exact on quadratics.
     """
+    folded, outer, _ = moments.folded()
     z, D = moments.tail()
     if not len(z):
-        return moments.outer / moments.folded
+        return outer / folded
     if fitted is None:
-        return (moments.outer + D.T @ z) / moments.count
-    return (moments.outer + (D - z @ fitted).T @ z + len(z) * fitted) / moments.count
+        return (outer + D.T @ z) / moments.count
+    return (outer + (D - z @ fitted).T @ z + len(z) * fitted) / moments.count
 
 
 def averaged(moments: DenseMoments) -> Estimate:
@@ -74,19 +75,21 @@ def averaged(moments: DenseMoments) -> Estimate:
     Its variance comes from the spread between whole matrices or, for independent rows, between rows; from one
     orthogonal matrix alone, from the antisymmetric part of the mean, which is pure noise.
     """
-    whole = moments.folded // moments.unit
-    fitted = _symmetric(moments.outer) / moments.folded if whole else None
+    folded, total, squares = moments.folded()
+    whole = folded // moments.unit
+    fitted = _symmetric(total) / folded if whole else None
     outer = _mean_outer(moments, fitted)
     H = _symmetric(outer)
     norm = float(H.norm())
-    if whole >= 2:
-        fitted_norm = float(fitted.norm()) if fitted is not None else 0.0
-        variance = (moments.squares / moments.unit**2 - whole * fitted_norm**2) / (whole * (whole - 1))
-        variance *= moments.folded / moments.count
-    elif whole == 1 and moments.unit > 1:
+    if fitted is None:
+        variance = _row_variance(*moments.tail(), norm)
+    elif whole > 1:
+        variance = squares / moments.unit**2 - whole * float(fitted.norm()) ** 2
+        variance *= folded / moments.count / (whole * (whole - 1))
+    elif moments.unit > 1:
         variance = float((outer - outer.T).norm()) ** 2 / 4
     else:
-        variance = _row_variance(*moments.tail(), norm) if moments.unit > 1 else math.inf
+        variance = math.inf
     return Estimate(H, max(0.0, variance), norm)
 
 
@@ -124,7 +127,8 @@ def projected(moments: DenseMoments | RowMoments, rank: int | float | None) -> E
     lead = moments.leading(moments.size if isinstance(rank, float) else rank)
     outer = lead.outer
     if isinstance(moments, DenseMoments):
-        fitted = _symmetric(moments.outer) / moments.folded if moments.folded else None
+        folded, total, _ = moments.folded()
+        fitted = _symmetric(total) / folded if folded else None
         outer = (lead.basis.T @ _mean_outer(moments, fitted) @ lead.basis).double()
     share = lead.covariance.diagonal() / lead.energy if lead.energy > 0 else torch.ones_like(lead.D[0])
     k = _choose_rank(outer, share.cumsum(0), rank)
@@ -179,12 +183,6 @@ def regression(moments: DenseMoments | RowMoments) -> Estimate:
     the identity outside it. From at least one whole orthogonal matrix all entries of H are estimated, [d, d];
     from fewer rows, or where nothing to speak of lies outside, those within U, as a low-rank curvature.
     """
-    if isinstance(moments, DenseMoments) and moments.gram is None:
-        if moments.folded:
-            return _regression_full(moments)
-        rows = RowMoments(moments.size)
-        rows.add(*moments.tail())
-        moments = rows
     lead = moments.leading()
     z, D = lead.z, lead.D
     fit = fit_symmetric(lead.outer, lead.gram, lead.covariance, lead.energy)
@@ -199,6 +197,9 @@ def regression(moments: DenseMoments | RowMoments) -> Estimate:
     norm = float(fit.matrix.norm())
     truncated = _truncation(norm, lead.energy, lead.retained())
     info = {"rank": len(fit.matrix), "energy": lead.retained()}
+    partial = truncated > _NEGLIGIBLE_TRUNCATION * variance and len(fit.matrix) < moments.size
+    if partial and isinstance(moments, DenseMoments) and moments.folded()[0]:
+        return _regression_full(moments, lead)
     return Estimate(_low_rank(lead.basis, fit.matrix), variance, norm, truncated, info, halves)
 
 
@@ -215,10 +216,10 @@ def _half_difference(z: Tensor, D: Tensor, residuals: Tensor, energy: float) -> 
     return (first - second) / 2
 
 
-def _regression_full(moments: DenseMoments) -> Estimate:
-    lead = moments.leading()
+def _regression_full(moments: DenseMoments, lead: Leading) -> Estimate:
     z, D = moments.kept()
-    completed = _Completion(moments.outer / moments.folded, lead, z, D)
+    folded, outer, _ = moments.folded()
+    completed = _Completion(outer / folded, lead, z, D)
     if len(moments.tail()[0]):
         completed = _Completion(_mean_outer(moments, completed.hessian()), lead, z, D)
     V = completed.fit.basis
@@ -228,11 +229,6 @@ def _regression_full(moments: DenseMoments) -> Estimate:
     variance = spread(residuals, lead.z @ V, completed.fit.weights(), parameters, lead.together)
     variance *= len(z) / lead.count
     info = {"rank": len(V), "energy": lead.retained()}
-    norm = float(completed.fit.matrix.norm())
-    truncated = _truncation(norm, lead.energy, lead.retained())
-    if truncated <= _NEGLIGIBLE_TRUNCATION * variance:
-        curvature = _low_rank(lead.basis, completed.fit.matrix)
-        return Estimate(curvature, variance, norm, truncated, info, halves)
     H = completed.hessian()
     return Estimate(H, variance + completed.outside_variance(), float(H.norm()), 0.0, info, halves)
 

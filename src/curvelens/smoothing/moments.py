@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from curvelens.errors import ArgumentError
 from curvelens.smoothing.subspace import LARGEST, leading_subspace
 
-KEPT_ROWS = 4096  # rows that a dense accumulation keeps for error bars
+KEPT_ROWS = 4096  # rows that a dense accumulation keeps
 ROW_BYTES = 4 * 2**30  # memory for rows that a matrix-free accumulation may take
 
 
@@ -20,12 +20,12 @@ class Leading:
 
     Attributes:
         basis: U, [d, r].
-        outer: Uᵀ(Σ D zᵀ/n)U, [r, r].
-        gram: Uᵀ(Σ z zᵀ/n)U, [r, r].
-        covariance: Uᵀ(Σ D Dᵀ/n)U, [r, r].
+        outer: Uᵀ(Σ D zᵀ/n)U of all n rows, [r, r].
+        gram: Uᵀ(Σ z zᵀ/n)U of all rows, [r, r].
+        covariance: Uᵀ(Σ D Dᵀ/m)U of the rows below, [r, r].
         z: z U of some or all of the rows, [m, r].
         D: D U of the same rows, [m, r].
-        energy: Mean of ‖D‖², inside U and outside.
+        energy: Mean of ‖D‖² over them, inside U and outside.
         count: Number n of all rows.
         together: Rows that are not independent of each other.
     """
@@ -46,69 +46,66 @@ class Leading:
 
 
 class DenseMoments:
-    """Sums Σ D zᵀ and Σ D Dᵀ, [d, d] each, in memory that does not grow with the number of rows.
+    """The sum Σ D zᵀ, [d, d], in memory that does not grow with the number of rows.
 
-    Rows are folded into the sums by whole orthogonal matrices (``unit`` rows); those of an incomplete last
-    one stay apart in :meth:`tail`, because Σ z zᵀ is a multiple of I for whole matrices only.
+    Rows are folded into the sum by whole orthogonal matrices (``unit`` rows); those of an incomplete last one
+    stay apart in :meth:`tail`, because Σ z zᵀ is a multiple of I for whole matrices only. The first 4096 rows
+    are kept, and as long as there are no more, none is folded before the sum is asked for.
 
     Args:
         size: d.
         unit: Rows that belong together: d for orthogonal directions, 1 for independent ones.
-        energy: Whether Σ D Dᵀ is wanted and, up to 128 features, Σ z zᵀ.
         like: Gives dtype and device.
     """
 
-    def __init__(self, size: int, unit: int, energy: bool, like: Tensor) -> None:
-        self.size, self.unit = size, unit
-        self.folded = 0
-        self.outer = like.new_zeros(size, size)
-        self.energy = like.new_zeros(size, size) if energy else None
-        self.gram = like.new_zeros(size, size) if energy and size <= LARGEST else None
-        self.squares = 0.0
-        self._tail: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, size: int, unit: int, like: Tensor) -> None:
+        self.size, self.unit, self.count = size, unit, 0
+        self._outer = like.new_zeros(size, size)
+        self._gram = like.new_zeros(size, size) if size <= LARGEST else None
+        self._folded = 0
+        self._squares = 0.0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._kept_rows = 0
 
     def add(self, z: Tensor, D: Tensor) -> None:
         """Add rows, both [m, d]."""
-        if self.energy is not None:
-            self.energy += D.T @ D
-            room = KEPT_ROWS - self._kept_rows
-            if room > 0:
-                self._kept.append((z[:room], D[:room]))
-                self._kept_rows += len(z[:room])
-        if self.gram is not None:
-            self.gram += z.T @ z
-        self._tail.append((z, D))
-        z, D = self.tail()
-        whole = len(z) - len(z) % self.unit
-        if whole:
-            self._fold(z[:whole], D[:whole])
-            self._tail = [(z[whole:], D[whole:])]
+        room = KEPT_ROWS - self.count
+        if room > 0:
+            self._kept.append((z[:room], D[:room]))
+        self.count += len(z)
+        self._waiting.append((z, D))
+        if self.count - self._folded > KEPT_ROWS:
+            self._fold()
 
-    def _fold(self, z: Tensor, D: Tensor) -> None:
-        """Add whole matrices, and the squared norms of their symmetric parts for the spread between them."""
-        self.folded += len(z)
+    def _fold(self) -> None:
+        """Add whole matrices to the sum, and the squared norms of their symmetric parts to another."""
+        z, D = _joined(self._waiting) if self._waiting else (self._outer[:0], self._outer[:0])
+        whole = len(z) - len(z) % self.unit
+        self._waiting = [(z[whole:], D[whole:])]
+        if not whole:
+            return
+        z, D = z[:whole], D[:whole]
+        self._folded += whole
+        if self._gram is not None:
+            self._gram += z.T @ z
         if self.unit == 1:
-            self.outer += D.T @ z
+            self._outer += D.T @ z
             lengths = D.double().square().sum(1) * z.double().square().sum(1)
-            self.squares += float((lengths + (D * z).double().sum(1).square()).sum()) / 2
+            self._squares += float((lengths + (D * z).double().sum(1).square()).sum()) / 2
             return
         parts = D.reshape(-1, self.unit, self.size).transpose(1, 2) @ z.reshape(-1, self.unit, self.size)
-        self.outer += parts.sum(0)
-        if self.energy is None:
-            self.squares += float((parts + parts.transpose(1, 2)).double().square().sum()) / 4
+        self._outer += parts.sum(0)
+        self._squares += float((parts + parts.transpose(1, 2)).double().square().sum()) / 4
 
-    @property
-    def count(self) -> int:
-        """Number of rows so far."""
-        return self.folded + sum(len(z) for z, _ in self._tail)
+    def folded(self) -> tuple[int, Tensor, float]:
+        """Return the number of rows in whole matrices, their Σ D zᵀ, and Σ ‖sym(Σ D zᵀ)‖² over matrices."""
+        self._fold()
+        return self._folded, self._outer, self._squares
 
     def tail(self) -> tuple[Tensor, Tensor]:
         """Return the rows that do not make up a whole matrix, [m, d] each."""
-        if len(self._tail) > 1:
-            self._tail = [_joined(self._tail)]
-        return self._tail[0] if self._tail else (self.outer[:0], self.outer[:0])
+        self._fold()
+        return self._waiting[0]
 
     def kept(self) -> tuple[Tensor, Tensor]:
         """Return the first rows, at most 4096, [m, d] each."""
@@ -117,27 +114,29 @@ class DenseMoments:
         return self._kept[0]
 
     def leading(self, rank: int | None = None) -> Leading:
-        """Return the leading subspace; rows of an incomplete matrix enter its sums as they are.
+        """Return the leading subspace of the rows kept.
 
         Args:
             rank: Dimensions at most; None for min(d, 128).
         """
-        assert self.energy is not None, "made without energy"
-        n = self.count
-        C = self.energy / n
-        trace = float(C.diagonal().double().sum())
-        U = leading_subspace(lambda columns: C @ columns, trace, self.size, _rank(rank, self.size, n), C)
         z, D = self.kept()
-        tail_z, tail_D = self.tail()
-        outer = U.T @ ((self.outer @ U) + tail_D.T @ (tail_z @ U)) / n
-        if self.gram is not None:
-            gram = U.T @ self.gram @ U / n
+        U = leading_subspace(D, _rank(rank, self.size, self.count))
+        lead = _leading(U, [(z @ U, D @ U)], float(D.double().square().sum()), self.unit)
+        if len(z) == self.count:
+            return lead
+        outer, gram = self._sums_within(U)
+        return replace(lead, count=self.count, outer=outer, gram=gram)
+
+    def _sums_within(self, U: Tensor) -> tuple[Tensor, Tensor]:
+        """Return UᵀΣ D zᵀU/n and UᵀΣ z zᵀU/n of all rows; those of an incomplete matrix enter as they are."""
+        z, D = self.tail()
+        outer = U.T @ (self._outer @ U + D.T @ (z @ U))
+        if self._gram is None:
+            gram = self._folded * torch.eye(U.shape[1], dtype=U.dtype, device=U.device)
         else:
-            inputs = tail_z @ U
-            gram = (self.folded * torch.eye(U.shape[1]).to(U) + inputs.T @ inputs) / n
-        covariance = U.T @ (C @ U)
-        outer, gram, covariance = outer.double(), gram.double(), covariance.double()
-        return Leading(U, outer, gram, covariance, (z @ U).double(), (D @ U).double(), trace, n, self.unit)
+            gram = U.T @ self._gram @ U
+        gram = gram + (z @ U).T @ (z @ U)
+        return outer.double() / self.count, gram.double() / self.count
 
 
 class RowMoments:
@@ -169,7 +168,7 @@ class RowMoments:
         if not len(z):
             return
         if self._basis is None:
-            self._basis = self._leading(_rank(None, self.size, self._kept_rows))
+            self._basis = leading_subspace(self._whole()[1], _rank(None, self.size, self._kept_rows))
         self._projected.append((z @ self._basis, D @ self._basis))
         self._later_energy += float(D.double().square().sum())
 
@@ -192,22 +191,17 @@ class RowMoments:
         Args:
             rank: Dimensions at most; None for min(d, 128).
         """
-        U = self._leading(_rank(rank, self.size, self._kept_rows)) if self._basis is None else self._basis
-        rows_z, rows_D = self._whole()
-        z, D = (part.double() for part in _joined([(rows_z @ U, rows_D @ U), *self._projected]))
-        n = self.count
-        energy = float(rows_D.double().square().sum()) + self._later_energy
-        return Leading(U, D.T @ z / n, z.T @ z / n, D.T @ D / n, z, D, energy / n, n, 1)
+        z, D = self._whole()
+        U = self._basis
+        if U is None:
+            U = leading_subspace(D, _rank(rank, self.size, self._kept_rows))
+        energy = float(D.double().square().sum()) + self._later_energy
+        return _leading(U, [(z @ U, D @ U), *self._projected], energy, 1)
 
     def _whole(self) -> tuple[Tensor, Tensor]:
         if len(self._rows) > 1:
             self._rows = [_joined(self._rows)]
         return self._rows[0]
-
-    def _leading(self, rank: int) -> Tensor:
-        D = self._whole()[1]
-        trace = float(D.double().square().sum())
-        return leading_subspace(lambda columns: D.T @ (D @ columns), trace, self.size, rank, D)
 
 
 def _rank(wanted: int | None, size: int, rows: int) -> int:
@@ -217,3 +211,9 @@ def _rank(wanted: int | None, size: int, rows: int) -> int:
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([z for z, _ in parts]), torch.cat([D for _, D in parts])
+
+
+def _leading(U: Tensor, rows: list[tuple[Tensor, Tensor]], energy: float, together: int) -> Leading:
+    z, D = (part.double() for part in _joined(rows))
+    n = len(z)
+    return Leading(U, D.T @ z / n, z.T @ z / n, D.T @ D / n, z, D, energy / n, n, together)

@@ -124,8 +124,7 @@ def _moments(x: Tensor, estimator: str, matrix_free: bool | None) -> Moments:
     size = x.numel()
     if size > _DENSE_FEATURES if matrix_free is None else matrix_free:
         return RowMoments(size)
-    energy = estimator in ("regression", "projected")
-    return DenseMoments(size, 1 if estimator in _LAWS else size, energy, x.reshape(-1))
+    return DenseMoments(size, 1 if estimator in _LAWS else size, x.reshape(-1))
 
 
 def _until(

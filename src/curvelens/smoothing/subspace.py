@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from curvelens.seeds import generator
 
 LARGEST = 128  # dimensions of a leading subspace at most
+_FEW = 32  # dimensions that are tried first
 _OVERSAMPLING = 16
 _ITERATIONS = 2
 _FLOOR = 1e-10  # residual variances below this share of the largest are taken as equal,
@@ -19,35 +19,37 @@ _TAIL = {torch.float32: 5e-7, torch.float64: 1e-13}  # share of the trace left o
 _GROUPS = 128  # parts of the rows whose spread gives the error bar, where rows belong together
 
 
-def leading_subspace(
-    apply: Callable[[Tensor], Tensor], trace: float, size: int, rank: int, like: Tensor
-) -> Tensor:
-    """Return an orthonormal basis of the leading eigenspace of a positive semidefinite operator.
+def leading_subspace(D: Tensor, rank: int) -> Tensor:
+    """Return an orthonormal basis of the leading eigenspace of DᵀD.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) with a Rayleigh–Ritz step,
-    from a fixed start, so that the same operator gives the same basis.
+    from a fixed start, so that the same rows give the same basis. A few dimensions are tried first.
 
     Args:
-        apply: [d, m] -> [d, m].
-        trace: Its trace.
-        size: d.
+        D: [n, d].
         rank: Dimensions at most, from 1 to d.
-        like: Gives dtype and device.
 
     Returns:
-        [d, r], by decreasing Ritz value; r < rank where that leaves out next to nothing.
+        [d, r], by decreasing Ritz value; r < rank where that leaves out next to nothing of ‖D‖².
     """
-    columns = min(size, rank + _OVERSAMPLING)
-    start = torch.randn(size, columns, generator=generator(0, "subspace", size, columns), dtype=like.dtype)
-    if columns == size:
-        start = torch.eye(size, dtype=like.dtype)
-    basis = start.to(like.device)
-    for _ in range(_ITERATIONS if columns < size else 0):
-        basis = torch.linalg.qr(apply(basis))[0]
-    values, vectors = torch.linalg.eigh((basis.T @ apply(basis)).double())
-    outside = trace - values.flip(0).cumsum(0)
-    enough = int((outside > _TAIL.get(like.dtype, _TAIL[torch.float32]) * trace).sum()) + 1
-    return basis @ vectors.flip(1)[:, : min(rank, enough)].to(like)
+    size = D.shape[1]
+    energy = float(D.double().square().sum())
+    tail = energy * _TAIL.get(D.dtype, _TAIL[torch.float32])
+    for most in sorted({min(_FEW, rank), rank}):
+        columns = min(size, most + _OVERSAMPLING)
+        random = generator(0, "subspace", size, columns)
+        basis = torch.randn(size, columns, generator=random, dtype=D.dtype).to(D.device)
+        if columns == size:
+            basis = torch.eye(size, dtype=D.dtype, device=D.device)
+        for _ in range(_ITERATIONS if columns < size else 0):
+            basis = torch.linalg.qr(D.T @ (D @ basis))[0]
+        image = (D @ basis).double()
+        values, vectors = torch.linalg.eigh(image.T @ image)
+        outside = energy - values.flip(0).cumsum(0)
+        enough = int((outside > tail).sum()) + 1
+        if enough <= most:
+            break
+    return basis @ vectors.flip(1)[:, : min(most, enough)].to(D)
 
 
 @dataclass(frozen=True)
