@@ -375,7 +375,7 @@ def test_rows_beyond_the_memory_limit_are_projected(monkeypatch):
 # --- directions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 130, 600])
+@pytest.mark.parametrize("size", [1, 2, 5, 130, 1100])
 def test_orthogonal_directions_are_orthogonal_and_read_in_any_portions(size):
     like = torch.zeros(1, dtype=torch.float64)
     z, w = Directions("orthogonal", size, 7, like).take(3 * size)

@@ -18,7 +18,6 @@ from curvelens.errors import ArgumentError
 from curvelens.seeds import derive, generator
 
 LENGTHS = ("size_biased", "chi", "fixed")
-LAWS = ("orthogonal", "normal", "sobol")
 
 _ROWS = 256  # rows drawn together; of small orthogonal matrices so many are drawn that they have 512 or so
 _SMALL_ROWS = 512

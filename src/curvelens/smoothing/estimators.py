@@ -120,7 +120,7 @@ def projected(moments: DenseMoments | RowMoments, rank: int | float | None) -> E
     """Return Q sym(Qᵀ E[D zᵀ] Q) Qᵀ with Q the leading eigenvectors of Σ D Dᵀ, as a low-rank curvature.
 
     Args:
-        moments: Rows or sums, with energy.
+        moments: Rows or sums.
         rank: Columns of Q; a share of the energy in (0, 1) that Q retains; or None: the rank of least risk,
             where the noise is read from the antisymmetric part of the mean.
     """
@@ -241,7 +241,7 @@ class _Completion:
 
     Args:
         outer: G = Σ D zᵀ/n with Σ z zᵀ = n I, [d, d].
-        lead: The leading subspace U.
+        lead: The leading subspace U, of fewer than d dimensions.
         z: Rows, [m, d], on which residuals are found.
         D: The same rows, [m, d].
     """
@@ -254,7 +254,7 @@ class _Completion:
         self._inputs = outer.T @ U  # the outputs within U on every input, transposed
         self._within = (U.T @ self._outputs).double()
         identity = torch.eye(self.rank, dtype=torch.float64, device=U.device)
-        outside = lead.energy * (1 - lead.retained()) / max(1, self.size - self.rank)
+        outside = lead.energy * (1 - lead.retained()) / (self.size - self.rank)
         self._fit(covariance, identity, outside)
         residuals = D @ U - z @ (self.columns @ self.fit.basis.T.to(U))
         residual = (residuals.T @ residuals).double() / len(D)
@@ -276,8 +276,6 @@ class _Completion:
     def hessian(self) -> Tensor:
         """Return H, [d, d]."""
         B = self.rotated
-        if self.rank == self.size:
-            return _symmetric(self.columns @ B.T)
         # sym(G) with its columns and rows within U exchanged for the fitted ones.
         plain = (self.outer @ B + self.outer.T @ B) / 2
         change = self.columns - plain
@@ -294,8 +292,6 @@ class _Completion:
         Its entries have variance ρ_a + ρ_b, a weighted mean with share ω has ρ_a ρ_b/(ρ_a + ρ_b), which is
         ω(1 − ω) times as much.
         """
-        if self.rank == self.size:
-            return 0.0
         difference = ((self._outputs - self._inputs) @ self.fit.basis.to(self.U)).double()
         within = self.rotated.double().T @ difference
         crossing = (difference.square().sum(0) - within.square().sum(0)).clamp_min(0)

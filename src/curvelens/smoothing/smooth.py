@@ -27,7 +27,7 @@ enter as corrections.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -102,47 +102,52 @@ def smooth_quadratic(
     Raises:
         ArgumentError: for arguments out of range, or gradients that are not finite.
     """
-    if lengths is None:
-        lengths = "size_biased" if x.numel() > 2 else "chi"
+    lengths = lengths or ("size_biased" if x.numel() > 2 else "chi")
     _check(x, calls, estimator, lengths, rank, tolerance, max_calls)
-    point = x.detach()
-    covariance = Covariance(sigma, point)
-    moments = _moments(point, estimator, matrix_free)
-    whole = isinstance(moments, DenseMoments) or x.numel() <= _DENSE_FEATURES
-    law = _LAWS.get(estimator, "orthogonal")
-    directions = Directions(law, x.numel(), seed, point.reshape(-1), lengths, whole)
-    sampler = Sampler(f, point, covariance, directions, estimator != "plain", chunk)
-    if calls == "auto":
-        estimate = _until(tolerance, max_calls, sampler, moments, estimator, rank)
-    else:
-        _collect(sampler, moments, calls)
+    moments = _moments(x, estimator, matrix_free)
+    sampler = _sampler(f, x.detach(), sigma, moments, estimator, seed, lengths, chunk)
+    for target in _targets(calls, max_calls):
+        _collect(sampler, moments, target)
         estimate = _estimate(moments, estimator, rank)
-    return _model(f, point, sampler, covariance, estimate, estimator, lengths)
+        if estimate.relative_error() <= tolerance:
+            break
+    return _model(sampler, estimate, estimator, lengths)
+
+
+def _targets(calls: int | Literal["auto"], max_calls: int) -> Iterator[int]:
+    """Yield the numbers of calls after which to look at the error."""
+    if calls != "auto":
+        yield calls
+        return
+    target = _FIRST_CALLS
+    while target < max_calls:
+        yield target
+        target *= 2
+    yield max_calls
 
 
 def _moments(x: Tensor, estimator: str, matrix_free: bool | None) -> Moments:
     size = x.numel()
     if size > _DENSE_FEATURES if matrix_free is None else matrix_free:
         return RowMoments(size)
-    return DenseMoments(size, 1 if estimator in _LAWS else size, x.reshape(-1))
+    return DenseMoments(size, 1 if estimator in _LAWS else size, x.detach().reshape(-1))
 
 
-def _until(
-    tolerance: float,
-    max_calls: int,
-    sampler: Sampler,
+def _sampler(
+    f: Function,
+    x: Tensor,
+    sigma: float | Tensor,
     moments: Moments,
     estimator: str,
-    rank: int | float | None,
-) -> Estimate:
-    """Double the calls until the estimated error meets the tolerance."""
-    target = min(_FIRST_CALLS, max_calls)
-    while True:
-        _collect(sampler, moments, target)
-        estimate = _estimate(moments, estimator, rank)
-        if estimate.relative_error() <= tolerance or target == max_calls:
-            return estimate
-        target = min(2 * target, max_calls)
+    seed: int,
+    lengths: str,
+    chunk: int | None,
+) -> Sampler:
+    size = x.numel()
+    whole = isinstance(moments, DenseMoments) or size <= _DENSE_FEATURES
+    law = _LAWS.get(estimator, "orthogonal")
+    directions = Directions(law, size, seed, x.reshape(-1), lengths, whole)
+    return Sampler(f, x, Covariance(sigma, x), directions, estimator != "plain", chunk)
 
 
 def _check(
@@ -186,15 +191,8 @@ def _estimate(moments: Moments, estimator: str, rank: int | float | None) -> Est
     return averaged(moments) if isinstance(moments, DenseMoments) else averaged_operator(moments)
 
 
-def _model(
-    f: Function,
-    x: Tensor,
-    sampler: Sampler,
-    covariance: Covariance,
-    estimate: Estimate,
-    estimator: str,
-    lengths: str,
-) -> LocalQuadratic:
+def _model(sampler: Sampler, estimate: Estimate, estimator: str, lengths: str) -> LocalQuadratic:
+    covariance = sampler.covariance
     gradient, gradient_error = sampler.gradient()
     info: dict[str, Any] = {
         "estimator": estimator,
@@ -209,7 +207,7 @@ def _model(
     if estimate.halves is not None:
         info["eigenvalue_error"] = _spectral_norm(*estimate.halves, covariance)
     return LocalQuadratic(
-        value(f, x[None])[0],
+        value(sampler.f, sampler.x[None])[0],
         gradient,
         _unwhitened(estimate.curvature, covariance),
         calls=sampler.calls,
