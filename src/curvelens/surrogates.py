@@ -1,6 +1,6 @@
 """Smooth surrogates of ReLU networks: copies whose ReLUs are replaced by SoftPlus or Swish after training.
 
-Torop et al. 2023 (Sec. 2, "SoftPlus", and App. E.2) compare SmoothHess with derivatives of such surrogates.
+Torop et al. 2023 (Sec. 3, "SoftPlus", and App. E.2) compare SmoothHess with derivatives of such surrogates.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Clipped(nn.Module):
 def softplus_surrogate(model: nn.Module, beta: float, threshold: float = 20.0) -> nn.Module:
     """Return a copy of a model with SoftPlus in place of every ReLU.
 
-    ``softplus(x) = log(1 + exp(beta x)) / beta`` (Torop et al. 2023, Sec. 2), and x itself where
+    ``softplus(x) = log(1 + exp(beta x)) / beta`` (Torop et al. 2023, Sec. 3), and x itself where
     ``beta x > threshold``; without that, ``exp`` overflows. At the default they differ by at most
     2.1e-9 / beta there.
 
