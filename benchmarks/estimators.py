@@ -119,31 +119,29 @@ def summary(table: pd.DataFrame) -> str:
     )
 
 
-def plot(table: pd.DataFrame, path: Path) -> None:
+def plot(means: pd.DataFrame, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    main = table[(table["scalar"] == "logit") & (table["epsilon"] == 0.25)]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    main = means[(means["scalar"] == "logit") & (means["epsilon"] == 0.25)]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for marker, name in zip("osD^vx", ESTIMATORS, strict=True):
-        part = main[main["estimator"] == name].groupby("calls")[["relative_error", "pmse_ratio"]].mean()
-        left.plot(part.index, part["relative_error"], f"{marker}-", label=name, markersize=4)
-        right.plot(part.index, part["pmse_ratio"], f"{marker}-", label=name, markersize=4)
-    bars = main[main["estimator"] == DEFAULT].groupby("calls")["estimated_error"].mean()
-    left.plot(bars.index, bars, "k:", label=f"{DEFAULT}, its own estimate")
+        part = main[main["estimator"] == name]
+        left.plot(part["calls"], part["relative_error"], f"{marker}-", label=name, markersize=4)
+        right.plot(part["calls"], part["pmse_ratio"], f"{marker}-", markersize=4)
+    part = main[main["estimator"] == DEFAULT]
+    left.plot(part["calls"], part["estimated_error"], "k:", label=f"{DEFAULT},\nits own estimate")
     right.axhspan(0.95, 1.05, color="0.9", label="within 5 %")
-    left.set(
-        xscale="log", yscale="log", xlabel="gradient calls", ylabel="relative Frobenius error of SmoothHess"
-    )
-    right.set(xscale="log", xlabel="gradient calls", ylabel="P_MSE ÷ P_MSE from 10⁶ calls", ylim=(0.9, 2.0))
+    left.set(xscale="log", yscale="log", ylabel="relative Frobenius error of SmoothHess")
+    right.set(xscale="log", ylabel="P_MSE ÷ P_MSE from 10⁶ calls", ylim=(0.9, 2.0))
     for axes in (left, right):
+        axes.set_xlabel("gradient calls")
         axes.set_xticks(CALLS, [f"{calls:,}" for calls in CALLS], fontsize=7)
-        axes.minorticks_off()
+        axes.tick_params(axis="x", which="minor", bottom=False)
         axes.grid(color="0.92")
-        axes.legend(fontsize=7)
-    left.set_yscale("log")
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -164,11 +162,10 @@ def main() -> None:
     columns = ["scalar", "epsilon", "estimator", "calls"]
     means = table.groupby(columns, sort=False).mean(numeric_only=True).drop(columns=["image", "seed"])
     means.insert(0, "runs", table.groupby(columns, sort=False).size())
-    means.reset_index().to_csv(
-        arguments.out / "estimators.csv", index=False, float_format="%.4g", lineterminator="\n"
-    )
-    plot(table, arguments.out / "estimators.svg")
-    print(means.to_string(float_format="%.3g"))
+    means = means.reset_index()
+    means.to_csv(arguments.out / "estimators.csv", index=False, float_format="%.4g", lineterminator="\n")
+    plot(means, arguments.out / "estimators.svg")
+    print(means.to_string(index=False, float_format="%.3g"))
     print(summary(table))
 
 
