@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,11 @@ def output(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def scheduled(folder: Path, *arguments: str, config: Path | None = TEST_CONFIG) -> set[str]:
-    """Names of the rules that a dry run would execute."""
-    done = snakemake(folder, "--dry-run", "--quiet", "host", *arguments, config=config)
+    """Names of the rules that a dry run would execute, from its table of jobs."""
+    done = snakemake(folder, "--dry-run", *arguments, config=config)
     assert done.returncode == 0, output(done)
-    return {
-        line.split()[1].rstrip(":")
-        for line in output(done).splitlines()
-        if line.startswith(("rule ", "localrule "))
-    }
+    if "Nothing to be done" in output(done):
+        return set()
+    jobs = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", output(done), re.DOTALL)
+    assert jobs, output(done)
+    return {line.split()[0] for line in jobs[1].splitlines()}
