@@ -166,7 +166,7 @@ def test_a_corrupt_file_is_named_and_nothing_else_is_lost(copied):
     after = checksums(copied)
     changed = {name for name, digest in before.items() if after.get(name) != digest}
     lost = {name for name in changed if "/logs/" not in name}
-    # Snakemake removes what the failed job was about to make again: the one figure drawn from the damaged file.
+    # Snakemake removes what the failed job was about to make again: the figure drawn from the damaged file.
     assert lost
     assert all(name.startswith("results/figures/digits/explanations.") for name in lost)
 
