@@ -39,17 +39,11 @@ def covered(spans: list[tuple[float, float]]) -> float:
     return total
 
 
-def measure(configfile: Path, cores: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(ROOT / "Snakefile"),
-            "--directory",
-            folder,
-        ]
+def measure(configfile: Path, cores: int, directory: Path | None) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = str(directory or temporary)
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--directory", folder]
         command += ["--cores", str(cores), "--configfile", str(configfile), "--quiet", "all"]
         start = time.time()
         subprocess.run(command, check=True, cwd=folder)
@@ -73,12 +67,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks")
     parser.add_argument("--configfile", type=Path, default=ROOT / "config/config.yaml")
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--directory", type=Path, help="an empty folder that keeps the results")
     arguments = parser.parse_args()
     row = {"config": arguments.configfile.name, "cores": arguments.cores}
-    row |= {
-        key: round(value, 3)
-        for key, value in measure(arguments.configfile.resolve(), arguments.cores).items()
-    }
+    measured = measure(arguments.configfile.resolve(), arguments.cores, arguments.directory)
+    row |= {key: round(value, 3) for key, value in measured.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / "workflow_overhead.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, row, lineterminator="\n")
