@@ -40,8 +40,8 @@ def seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def products(rows: int) -> Callable[[], None]:
-    """Return a function that does a gradient's matrix products, in blocks of at most 4,096 rows."""
-    block = min(rows, 4096)
+    """Return a function that does a gradient's matrix products, in blocks of at most 1,024 rows, where they run fastest."""
+    block = min(rows, 1024)
     layers = list(pairwise(SIZES))
     factors = [(torch.rand(block, i), torch.rand(i, j)) for i, j in layers + [(j, i) for i, j in layers]]
 
