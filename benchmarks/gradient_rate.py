@@ -40,7 +40,7 @@ def seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def products(rows: int) -> Callable[[], None]:
-    """Return a function that does a gradient's matrix products, in blocks of at most 1,024 rows, where they run fastest."""
+    """Return a function that does a gradient's matrix products, in blocks of 1,024 rows: their fastest."""
     block = min(rows, 1024)
     layers = list(pairwise(SIZES))
     factors = [(torch.rand(block, i), torch.rand(i, j)) for i, j in layers + [(j, i) for i, j in layers]]
