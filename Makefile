@@ -57,10 +57,10 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.workflow: locks/workflow.txt pyproject.toml | $(VENV)/.uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/workflow.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r locks/workflow.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: locks/dev.txt $(VENV)/.workflow
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r locks/dev.txt
 	touch $@

@@ -20,20 +20,11 @@ include: "rules/attacks.smk"
 include: "rules/path.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 localrules:
     all,
-    data,
-    models,
-    explanations,
-    spectra,
-    distances,
-    fidelity,
-    attacks,
-    path,
-    figures,
-    report,
 
 
 rule all:
@@ -41,53 +32,3 @@ rule all:
     input:
         "results/report/index.html",
         "results/tables/failures.checked",
-
-
-rule data:
-    input:
-        expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
-
-
-rule models:
-    input:
-        expand("results/models/{model}/model.json", model=settings.models),
-
-
-rule explanations:
-    input:
-        tables("explanations"),
-
-
-rule spectra:
-    input:
-        tables("spectra"),
-
-
-rule distances:
-    input:
-        tables("distances"),
-
-
-rule fidelity:
-    input:
-        tables("fidelity"),
-
-
-rule attacks:
-    input:
-        tables("attacks"),
-
-
-rule path:
-    input:
-        [film_files(experiment) for experiment in settings.experiments],
-
-
-rule figures:
-    input:
-        all_figures(),
-
-
-rule report:
-    input:
-        "results/report/index.html",

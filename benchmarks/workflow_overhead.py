@@ -42,6 +42,7 @@ def covered(spans: list[tuple[float, float]]) -> float:
 def measure(configfile: Path, cores: int, directory: Path | None) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = str(directory or temporary)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--directory", folder]
         command += ["--cores", str(cores), "--configfile", str(configfile), "--quiet", "all"]

@@ -17,6 +17,5 @@ table = pd.read_parquet(snakemake.input.table)
 arrays = store.load_npz(snakemake.input.arrays)
 names = store.load_json(snakemake.input.dataset[0])["class_names"]
 shown = film_texts.contents(table, arrays, names)
-film.write_film(snakemake.output.video, **shown)
-film.write_strip(snakemake.output.poster, **shown)
+film.write_film(snakemake.output.video, **shown, strip=snakemake.output.poster)
 store.save_json(snakemake.output.texts, film_texts.texts(table, names))

@@ -10,7 +10,7 @@ import numpy as np
 import report_world as world
 
 from curvelens import figures, reporting
-from curvelens.figures.film import write_film, write_strip
+from curvelens.figures.film import write_film
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "report" / "index.py"
@@ -76,8 +76,9 @@ def film(folder: Path) -> dict[str, str]:
     t = np.linspace(0, 1, 5)
     images = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 1, 8, 8)
     parts = {"images": images, "maps": {"gradient": images - 0.5}, "t": t, "curves": {"probability of 1": t}}
-    video = write_film(folder / "films" / "path.mp4", **parts, seconds=1.0)
-    return {"video": str(video), "poster": str(write_strip(folder / "films" / "path.png", **parts))}
+    poster = folder / "films" / "path.png"
+    video = write_film(folder / "films" / "path.mp4", **parts, seconds=1.0, strip=poster)
+    return {"video": str(video), "poster": str(poster)}
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from torch import nn
 
 from curvelens.errors import ArgumentError, ConfigError
 from curvelens.experiments.path import METHODS, PATH, choose_pair, path
-from curvelens.figures.film import render_frames, write_film
+from curvelens.figures.film import render_frames, write_film, write_strip
 from curvelens.regions import regions_along
 from curvelens.store import ImageSet
 
@@ -199,6 +199,15 @@ def test_curves_grow():
         for frame in frames
     ]
     assert (np.diff(blue) > 0).all()
+
+
+def test_strip_shows_first_middle_and_last_frame(tmp_path):
+    import matplotlib.image
+
+    frames = [np.full((4, 6, 3), level, np.uint8) for level in (0, 50, 100, 150, 250)]
+    strip = matplotlib.image.imread(write_strip(tmp_path / "strip.png", frames))
+    assert strip.shape == (12, 6, 4)
+    assert (strip[::4, 0, 0] * 255).round().tolist() == [0, 100, 250]
 
 
 def test_impossible_films_are_refused_in_one_line(tmp_path):

@@ -32,6 +32,7 @@ def write_film(
     curves: Mapping[str, np.ndarray],
     titles: Sequence[str] | None = None,
     seconds: float = 5.0,
+    strip: str | Path | None = None,
 ) -> Path:
     """Render frames and write them as an MP4 (H.264) that browsers play.
 
@@ -46,6 +47,7 @@ def write_film(
         curves: Values in [0, 1], ``[T]`` by label: class probabilities.
         titles: A line above each frame's image, e.g. the prediction.
         seconds: Length of the film; T/seconds must be at least 5 frames a second.
+        strip: PNG that gets a few of the frames, see :func:`write_strip`.
 
     Returns:
         The file name.
@@ -78,6 +80,8 @@ def write_film(
             pixel_format="yuv420p",
             ffmpeg_params=["-movflags", "+faststart", "-bitexact", "-map_metadata", "-1"],
         )
+    if strip is not None:
+        write_strip(strip, frames)
     return output
 
 
@@ -160,34 +164,21 @@ def _curves(axes: Axes, t: np.ndarray, curves: Mapping[str, np.ndarray]) -> list
     return lines
 
 
-def write_strip(
-    output: str | Path,
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    t: np.ndarray,
-    curves: Mapping[str, np.ndarray],
-    titles: Sequence[str] | None = None,
-    frames: int = 3,
-) -> Path:
-    """Write evenly spaced frames of the film below each other, for readers who cannot play it.
+def write_strip(output: str | Path, frames: Sequence[np.ndarray], count: int = 3) -> Path:
+    """Write evenly spaced frames of a film below each other, for readers who cannot play it.
 
     Args:
         output: File name ending in ``.png``.
-        images, maps, t, curves, titles: As for :func:`write_film`.
-        frames: Number of frames, at least 1; never more than the film has.
+        frames: uint8 ``[H, W, 3]`` each, from :func:`render_frames`.
+        count: Number of frames shown, at least 1; never more than the film has.
 
     Returns:
         The file name.
     """
     from matplotlib.image import imsave
 
-    chosen = set(np.linspace(0, len(t) - 1, min(frames, len(t))).round().astype(int).tolist())
-    shown = [
-        picture
-        for frame, picture in enumerate(render_frames(images, maps, t, curves, titles))
-        if frame in chosen
-    ]
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     path = Path(output)
     with atomic(path) as temporary:
-        imsave(temporary, np.concatenate(shown), format="png")
+        imsave(temporary, np.concatenate([frames[index] for index in chosen]), format="png")
     return path

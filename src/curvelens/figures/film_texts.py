@@ -15,7 +15,7 @@ _SPOKEN = {"gradient": "the gradient", "smoothgrad": "SmoothGrad", "vargrad": "V
 
 
 def contents(table: pd.DataFrame, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of ``film.write_film`` and ``film.write_strip``.
+    """Return the arguments of ``film.write_film``.
 
     Args:
         table: ``curvelens.experiments.path.PATH`` of one path.

@@ -1,0 +1,64 @@
+"""Single stages by name: `snakemake --cores all spectra`."""
+
+
+localrules:
+    data,
+    models,
+    explanations,
+    spectra,
+    distances,
+    fidelity,
+    attacks,
+    path,
+    figures,
+    report,
+
+
+rule data:
+    input:
+        expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
+
+
+rule models:
+    input:
+        expand("results/models/{model}/model.json", model=settings.models),
+
+
+rule explanations:
+    input:
+        tables("explanations"),
+
+
+rule spectra:
+    input:
+        tables("spectra"),
+
+
+rule distances:
+    input:
+        tables("distances"),
+
+
+rule fidelity:
+    input:
+        tables("fidelity"),
+
+
+rule attacks:
+    input:
+        tables("attacks"),
+
+
+rule path:
+    input:
+        [film_files(experiment) for experiment in settings.experiments],
+
+
+rule figures:
+    input:
+        all_figures(),
+
+
+rule report:
+    input:
+        "results/report/index.html",
