@@ -72,11 +72,12 @@ class Dataset(Closed):
 class Training(Closed):
     """Stochastic gradient descent; the papers' schedule is in config/paper.yaml."""
 
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Update rule.")
+    optimizer: Literal["sgd", "adam", "rmsprop"] = Field("sgd", description="Update rule.")
     epochs: Count = Field(40, description="Passes over the training images.")
+    updates: Count | None = Field(None, description="Updates in total; where given, `epochs` has no effect.")
     batch_size: Count = Field(64, description="Images per update.")
     learning_rate: Positive = Field(0.05, description="Step size at the start.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; ignored by Adam.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; ignored by Adam and RMSProp.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the weights.")
     decay_at: list[Count] = Field(
         default_factory=list, description="Updates after which the learning rate falls to a tenth."

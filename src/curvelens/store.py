@@ -1,4 +1,4 @@
-"""Artifacts on disk: image sets, named arrays, JSON. Written under a temporary name, then renamed.
+"""Artifacts on disk: sets of examples, named arrays, JSON. Written under a temporary name, then renamed.
 
 A file that exists is therefore complete, the same content always has the same bytes, and nothing that is read
 can run code. numpy is imported on first use.
@@ -239,6 +239,74 @@ def load_image_set(path: str | Path) -> ImageSet:
         return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist())
     except DataError as error:
         raise DataError(f"{path}: no image set ({error}); {REMEDY}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionSet:
+    """Inputs with one number to predict for each.
+
+    Attributes:
+        inputs: float32 ``[N, *shape]``.
+        targets: float32 ``[N]``.
+        ids: N unique names.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    ids: list[str]
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        count = len(self.inputs)
+        if self.inputs.ndim < 2 or str(self.inputs.dtype) != "float32":
+            raise DataError(
+                f"inputs must be float32 [N, *shape], not {self.inputs.dtype} {list(self.inputs.shape)}; "
+                "convert them and give each a shape"
+            )
+        if self.targets.shape != (count,) or str(self.targets.dtype) != "float32":
+            raise DataError(
+                f"targets must be float32 [{count}], not {self.targets.dtype} {list(self.targets.shape)}; "
+                "give one number an input"
+            )
+        if len(self.ids) != count or len(set(self.ids)) != count:
+            raise DataError(f"ids must be {count} different names, one an input; number the inputs")
+        for name, array in (("inputs", self.inputs), ("targets", self.targets)):
+            if not np.isfinite(array).all():
+                raise DataError(f"{name} hold values that are not finite; remove those examples")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, index: slice | Sequence[int] | np.ndarray) -> RegressionSet:
+        """Return the examples at the given positions, in that order."""
+        import numpy as np
+
+        positions = np.arange(len(self))[index]
+        return RegressionSet(
+            self.inputs[positions], self.targets[positions], [self.ids[i] for i in positions]
+        )
+
+
+def save_regression_set(path: str | Path, examples: RegressionSet) -> None:
+    """Write a regression set as npz with arrays ``inputs``, ``targets`` and ``ids``."""
+    import numpy as np
+
+    ids = np.array(examples.ids, dtype=np.str_) if examples.ids else np.zeros(0, dtype="<U1")
+    save_npz(path, {"inputs": examples.inputs, "targets": examples.targets, "ids": ids})
+
+
+def load_regression_set(path: str | Path) -> RegressionSet:
+    """Read a regression set.
+
+    Raises:
+        DataError: The file is missing, damaged or no regression set.
+    """
+    arrays = load_npz(path, ("inputs", "targets", "ids"))
+    try:
+        return RegressionSet(arrays["inputs"], arrays["targets"], arrays["ids"].tolist())
+    except DataError as error:
+        raise DataError(f"{path}: no regression set ({error}); {REMEDY}") from error
 
 
 def save_explanations(path: str | Path, arrays: Mapping[str, Any], ids: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
-"""Classifiers. An architecture is added by one new file in this folder that registers itself.
+"""Networks. An architecture is added by one new file in this folder that registers itself.
 
 An architecture is a function ``(parameters, classes, image_shape) -> torch.nn.Module``. The module takes
-pixels in [0, 1], ``x[B, C, H, W]``, normalises them itself, and gives logits ``[B, classes]``. Modules of
-this package whose name begins with an underscore are helpers.
+pixels in [0, 1], ``x[B, C, H, W]``, normalises them itself, and gives logits ``[B, classes]``. One that is
+registered with ``regression=True`` also takes inputs of other shapes, and ``classes`` may be 1: it then
+predicts a number. Modules of this package whose name begins with an underscore are helpers.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ def build(
     seed: int = 0,
     name: str = "",
 ) -> torch.nn.Module:
-    """Build an untrained classifier whose weights depend only on the arguments.
+    """Build an untrained network whose weights depend only on the arguments.
 
     Args:
         architecture: A name in :data:`REGISTRY`, e.g. ``"mlp"``.
         parameters: Values for the architecture's parameters.
-        classes: Number of classes, at least 2.
-        image_shape: (C, H, W).
+        classes: Number of classes, at least 2; or of numbers that a regression predicts, at least 1.
+        image_shape: (C, H, W); of a regression the shape of one input.
         seed: Seed of the initial weights.
         name: Name of the model, so that models of one run start from different weights.
 
@@ -53,7 +54,8 @@ def build(
 
     entry = REGISTRY.get(architecture)
     values = entry.parse(parameters)
-    if classes < 2 or len(image_shape) != 3 or min(image_shape) < 1:
+    fits = classes >= 1 and len(image_shape) >= 1 and min(image_shape) >= 1
+    if not fits or not (entry.traits.get("regression") or (classes >= 2 and len(image_shape) == 3)):
         raise ModelError(
             f"{architecture} cannot be built for {classes} classes of images {list(image_shape)}; "
             "give at least 2 classes and a shape (C, H, W)"

@@ -1,0 +1,139 @@
+"""What is minimised: the cross-entropy of a classifier, the mean squared error of a regression."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from curvelens.errors import ArgumentError
+from curvelens.store import ImageSet, RegressionSet
+from curvelens.targets import evaluation_mode
+
+
+class Evaluation(NamedTuple):
+    """Quality of a classifier on an image set.
+
+    Attributes:
+        loss: Mean cross-entropy in nat.
+        accuracy: Share of images whose largest logit is that of their label.
+    """
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(model: torch.nn.Module, images: ImageSet, chunk: int = 1024) -> Evaluation:
+    """Measure loss and accuracy in evaluation mode; the model is left as it was.
+
+    Args:
+        model: Classifier ``[B, C, H, W] -> [B, c]``.
+        images: At least one image.
+        chunk: Images a forward pass.
+    """
+    like = next(model.parameters())
+    loss, right = 0.0, 0
+    with evaluation_mode(model), torch.no_grad():
+        for start in range(0, len(images), chunk):
+            part = slice(start, start + chunk)
+            logits = model(images.tensor(part).to(like))
+            labels = torch.from_numpy(images.labels[part]).to(like.device)
+            loss += float(cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(1) == labels).sum())
+    return Evaluation(loss / len(images), right / len(images))
+
+
+def predict(model: torch.nn.Module, inputs: np.ndarray, chunk: int = 1024) -> np.ndarray:
+    """Return what a regression model predicts, in evaluation mode; the model is left as it was.
+
+    Args:
+        model: Regression ``[B, *shape] -> [B]`` or ``[B, 1]``.
+        inputs: ``[N, *shape]``.
+        chunk: Inputs a forward pass.
+
+    Returns:
+        ``[N]``, in the precision of the model.
+
+    Raises:
+        ArgumentError: The model has more than one output.
+    """
+    like = next(model.parameters())
+    parts = []
+    with evaluation_mode(model), torch.no_grad():
+        for start in range(0, len(inputs), chunk):
+            part = torch.from_numpy(np.ascontiguousarray(inputs[start : start + chunk])).to(like)
+            parts.append(_predictions(model, part).cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def mean_squared_error(model: torch.nn.Module, examples: RegressionSet, chunk: int = 1024) -> float:
+    """Return the mean squared error of a regression model, summed in double precision.
+
+    Args:
+        model: Regression ``[B, *shape] -> [B]`` or ``[B, 1]``; it is left as it was.
+        examples: At least one example.
+        chunk: Examples a forward pass.
+
+    Returns:
+        The error in squared units of the target.
+
+    Raises:
+        ArgumentError: The model has more than one output.
+    """
+    error = predict(model, examples.inputs, chunk).astype(np.float64) - examples.targets
+    return float(np.mean(error**2))
+
+
+class Classification:
+    """Cross-entropy over labelled images, and the share that is right; a ``descent.Objective``."""
+
+    def __init__(self, model: torch.nn.Module, training: ImageSet, validation: ImageSet) -> None:
+        self.model, self.validation, self.count = model, validation, len(training)
+        self.like = next(model.parameters())
+        self.images = torch.from_numpy(training.images).to(self.like.device)
+        self.labels = torch.from_numpy(training.labels).to(self.like.device)
+
+    def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean cross-entropy, and the sums of loss and accuracy."""
+        labels = self.labels[chosen]
+        logits = self.model(self.images[chosen].to(self.like.dtype) / 255)
+        loss = cross_entropy(logits, labels)
+        right = int((logits.detach().argmax(1) == labels).sum())
+        return loss, {"loss": float(loss.detach()) * len(chosen), "accuracy": right}
+
+    def validate(self) -> dict[str, float]:
+        """Return loss and accuracy of the validation images."""
+        return evaluate(self.model, self.validation)._asdict()
+
+
+class Regression:
+    """Mean squared error over examples with one target each; a ``descent.Objective``."""
+
+    def __init__(self, model: torch.nn.Module, training: RegressionSet, validation: RegressionSet) -> None:
+        self.model, self.validation, self.count = model, validation, len(training)
+        like = next(model.parameters())
+        self.inputs = torch.from_numpy(training.inputs).to(like)
+        self.targets = torch.from_numpy(training.targets).to(like)
+
+    def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean squared error, and its sum."""
+        error = _predictions(self.model, self.inputs[chosen]) - self.targets[chosen]
+        loss = error.square().mean()
+        return loss, {"loss": float(loss.detach()) * len(chosen)}
+
+    def validate(self) -> dict[str, float]:
+        """Return the mean squared error of the validation examples."""
+        return {"loss": mean_squared_error(self.model, self.validation)}
+
+
+def _predictions(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Return one number for each input, ``[B]``."""
+    predictions: torch.Tensor = model(inputs)
+    if predictions.shape not in ((len(inputs),), (len(inputs), 1)):
+        raise ArgumentError(
+            f"regression: the model returns {list(predictions.shape)} for {len(inputs)} inputs; "
+            "give it one output"
+        )
+    return predictions.reshape(-1)
