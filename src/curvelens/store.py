@@ -154,7 +154,7 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``[N, C, H, W]``, 0 is black.
-        labels: int64 ``[N]``, class indices.
+        labels: int64 ``[N]``, class indices; -1 where the class is not known.
         ids: N unique names such as ``"mnist/00017"``.
     """
 
@@ -349,6 +349,23 @@ def load_explanations(path: str | Path) -> tuple[dict[str, np.ndarray], list[str
         if array.shape[:1] != (len(ids),):
             raise DataError(f"{path}: array '{name}' has {list(array.shape)} for {len(ids)} images; {REMEDY}")
     return arrays, ids
+
+
+def packaged(package: str, path: str) -> Path | None:
+    """Return a file that ships inside an installed package, which is located but not imported.
+
+    Args:
+        package: Name by which it is imported.
+        path: Path of the file inside it.
+
+    Returns:
+        The file; None where the package or the file is missing.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations or [] if spec is not None else []
+    return next((Path(folder) / path for folder in folders if (Path(folder) / path).is_file()), None)
 
 
 def _require(path: Path) -> Path:

@@ -70,7 +70,7 @@ class Column:
 
 IMAGE_COLUMNS: dict[str, Column] = {
     "image_id": Column(str, "Name of the image: data set and index in it."),
-    "label": Column(int, "True class index.", ge=0),
+    "label": Column(int, "True class index; -1 where it is not known.", ge=-1),
     "prediction": Column(int, "Class index with the largest logit.", ge=0),
     "confidence": Column(float, "SoftMax probability of the predicted class.", ge=0, le=1 + 1e-6),
 }

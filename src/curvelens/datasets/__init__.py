@@ -47,13 +47,16 @@ class RawDataset:
 
     Attributes:
         images: uint8 ``[N, C, H, W]``.
-        labels: int64 ``[N]``.
+        labels: int64 ``[N]``, -1 where not known.
         ids: N unique names that contain the index in the source.
         class_names: Name of each class.
         source: Where the data come from.
         licence: Under which terms.
         sha256: Checksums of the files, or of the decoded content, by name.
         test: Positions of the official test split; None where the source has none.
+        trainable: Whether images may be trained on; if not, all of them are validation and test images.
+        origins: Source and terms of single images, by id, where they differ.
+        failed: Why files of the source could not be read and are left out, by name.
     """
 
     images: np.ndarray
@@ -64,6 +67,9 @@ class RawDataset:
     licence: str
     sha256: dict[str, str] = field(default_factory=dict)
     test: np.ndarray | None = None
+    trainable: bool = True
+    origins: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def image_set(self) -> ImageSet:
         """Return all images, in the order of the source."""
@@ -115,11 +121,12 @@ def split(
     Args:
         raw: The data set.
         validation: Share (float in (0, 1)) or number (int) of the images outside an official test split.
-        test: The same for test images; without effect where the source has an official test split.
+        test: The same for test images; without effect where the source has an official test split, or where
+            no image may be trained on: test images are then all that are not validation images.
         seed: Any integer.
 
     Returns:
-        ``{"train": ..., "validation": ..., "test": ...}``.
+        ``{"train": ..., "validation": ..., "test": ...}``; no training images where none may be trained on.
 
     Raises:
         ConfigError: Nothing would be left for one of the splits.
@@ -132,21 +139,25 @@ def split(
         official[raw.test] = True
     pool = np.flatnonzero(~official)
     rank = {index: seeds.derive(seed, "split", raw.ids[index]) for index in range(len(everything))}
-    wanted = {"validation": validation} if raw.test is not None else {"validation": validation, "test": test}
-    parts = {name: _stratified_count(name, share, len(pool)) for name, share in wanted.items()}
+    rest = "train" if raw.trainable else "test"
+    wanted = {"validation": validation}
+    if raw.test is None and raw.trainable:
+        wanted["test"] = test
+    parts = {name: _stratified_count(name, share, len(pool), raw.trainable) for name, share in wanted.items()}
     taken = sum(parts.values())
     if taken >= len(pool):
-        raise ConfigError(f"split: {taken} of {len(pool)} images leave none to train on; take fewer")
+        raise ConfigError(
+            f"split: {taken} of {len(pool)} images leave none to {'train on' if raw.trainable else 'test'}; take fewer"
+        )
     queues = {
         int(label): sorted(pool[raw.labels[pool] == label], key=rank.__getitem__)
         for label in np.unique(raw.labels[pool])
     }
-    chosen: dict[str, list[int]] = {}
+    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
     for name, count in parts.items():
         chosen[name] = _take(queues, count, len(pool))
-    chosen["train"] = [index for queue in queues.values() for index in queue]
-    if raw.test is not None:
-        chosen["test"] = list(np.flatnonzero(official))
+    chosen["test"] += list(np.flatnonzero(official))
+    chosen[rest] += [index for queue in queues.values() for index in queue]
     return {name: everything.subset(_interleave(chosen[name], raw.labels, rank)) for name in SPLITS}
 
 
@@ -196,14 +207,18 @@ def describe(name: str, raw: RawDataset, splits: Mapping[str, ImageSet], seed: i
         "official_test_split": raw.test is not None,
         "sizes": {part: len(images) for part, images in splits.items()},
         "images_per_class": {
-            part: np.bincount(images.labels, minlength=classes).tolist() for part, images in splits.items()
+            part: np.bincount(images.labels[images.labels >= 0], minlength=classes).tolist()
+            for part, images in splits.items()
         },
+        "unlabelled": sum(int((images.labels < 0).sum()) for images in splits.values()),
+        "origins": raw.origins,
+        "failed": raw.failed,
     }
 
 
-def _stratified_count(name: str, share: float | int, images: int) -> int:
+def _stratified_count(name: str, share: float | int, images: int, needed: bool) -> int:
     count = share if isinstance(share, int) else round(share * images)
-    if count < 1 or count >= images or (isinstance(share, float) and not 0 < share < 1):
+    if count < needed or count >= images or (isinstance(share, float) and not 0 < share < 1):
         raise ConfigError(
             f"split.{name}: {share} of {images} images cannot be taken; "
             "give a share between 0 and 1, or a smaller number of images"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvelens.datasets import RawDataset, content_sha256
 from curvelens.errors import DataError
+from curvelens.store import packaged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +29,7 @@ def read_table(package: str, path: str) -> np.ndarray:
     """
     import numpy as np
 
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations or [] if spec is not None else []
-    file = next((Path(folder) / path for folder in folders if (Path(folder) / path).is_file()), None)
+    file = packaged(package, path)
     if file is None:
         raise DataError(f"package {package} does not hold {path}; install it again: pip install {package}")
     try:

@@ -83,7 +83,7 @@ def panel(axes: Axes, tables: Tables) -> None:
         return
     doubt = np.clip(1 - rows["confidence"].to_numpy(float), _FLOOR, 1)
     distance = rows["distance"].to_numpy(float)
-    right = (rows["label"] == rows["prediction"]).to_numpy(bool)
+    right = ((rows["label"] == rows["prediction"]) | (rows["label"] < 0)).to_numpy(bool)
     axes.plot(doubt[right], distance[right], "o", color=style.BLUE, label="right", **_POINTS)
     if not right.all():
         axes.plot(doubt[~right], distance[~right], "X", color=style.VERMILLION, label="wrong", **_CROSSES)
@@ -181,7 +181,8 @@ def caption(tables: Tables) -> str:
     correlation = rank_correlation(rows)
     bound = rows[["distance", "kantorovich_bound"]].dropna()
     above = int((bound["distance"] > bound["kantorovich_bound"] * (1 + 1e-4) + 1e-6).sum())
-    right = percent((rows["label"] == rows["prediction"]).mean(), 1)
+    labelled = rows[rows["label"] >= 0]
+    right = percent((labelled["label"] == labelled["prediction"]).mean(), 1)
     return sentences(
         finding(tables) or "No image gave a distance.",
         f"Spearman's rank correlation of distance with confidence is {number(correlation)}."

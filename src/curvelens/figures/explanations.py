@@ -41,16 +41,19 @@ def chosen(tables: Tables) -> DataFrame:
     complete = rows.groupby("image_id")["method"].nunique() == rows["method"].nunique()
     images = rows[rows["image_id"].isin(complete[complete].index)].drop_duplicates("image_id")
     images = images.sort_values(["confidence", "image_id"], ascending=[False, True])
-    right, wrong = (
-        images[images["label"] == images["prediction"]],
-        images[images["label"] != images["prediction"]],
-    )
+    mistaken = misclassified(images)
+    right, wrong = images[~mistaken], images[mistaken]
     wrong = wrong.head(max(2, SHOWN - len(right)))
     places = np.unique(
         np.linspace(0, len(right) - 1, min(SHOWN - len(wrong), len(right))).round().astype(int)
     )
     picked = pd.concat([right.iloc[places], wrong]) if len(wrong) else right.iloc[places]
     return picked.sort_values(["confidence", "image_id"], ascending=[False, True])
+
+
+def misclassified(rows: DataFrame) -> Any:
+    """Return for each row whether the true class is known and another one was predicted."""
+    return (rows["label"] != rows["prediction"]) & (rows["label"] >= 0)
 
 
 def _pixels(tables: Tables, image_id: str) -> np.ndarray:
@@ -88,7 +91,8 @@ def _title(tables: Tables, row: Any) -> str:
     label, prediction = (
         str(names[int(k)]) if int(k) < len(names) else str(int(k)) for k in (row.label, row.prediction)
     )
-    said = label if row.label == row.prediction else f"{label} taken for {prediction}"
+    known = row.label >= 0 and row.label != row.prediction
+    said = f"{label} taken for {prediction}" if known else prediction
     return f"{said}\n{_confidence(row.confidence)}"
 
 
@@ -118,7 +122,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         return figure
     for column, row in enumerate(images.itertuples()):
         grid[0, column].imshow(_pixels(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
-        text = {"fontsize": 8, "color": style.INK if row.label == row.prediction else style.VERMILLION}
+        text = {"fontsize": 8, "color": style.VERMILLION if 0 <= row.label != row.prediction else style.INK}
         if layout.narrow:
             grid[0, column].set_ylabel(
                 style.literal(_title(tables, row)), rotation=0, ha="right", va="center", **text
@@ -141,7 +145,7 @@ def caption(tables: Tables) -> str:
     """Return what is drawn, how maps were processed, and the n."""
     rows = succeeded(tables["explanations"])
     images = chosen(tables)
-    wrong = int((images["label"] != images["prediction"]).sum())
+    wrong = int(misclassified(images).sum())
     scalars = listing(name.replace("_", " ") for name in rows["scalar"].unique())
     return sentences(
         f"Explanations of the {scalars} for {count(len(images), 'image')} from the surest to the least sure"

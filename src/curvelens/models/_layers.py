@@ -46,6 +46,23 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Residual(nn.Module):
+    """``x + body(x)``.
+
+    Args:
+        body: Layers that keep the shape of their input.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add to ``x[B, C, H, W]`` what the body makes of it."""
+        result: torch.Tensor = x + self.body(x)
+        return result
+
+
 def activation(name: str, beta: float) -> nn.Module:
     """Return ReLU or SoftPlus(beta); SoftPlus keeps torch's linear threshold, without which it overflows."""
     return nn.ReLU() if name == "relu" else nn.Softplus(beta=beta, threshold=20.0)

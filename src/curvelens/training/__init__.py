@@ -123,8 +123,14 @@ def train(
         A :data:`HISTORY` table.
 
     Raises:
+        DataError: There are no training images.
         ModelError: The loss is no longer finite.
     """
+    if not len(training):
+        raise DataError(
+            f"training {name}: the data set has no images to train on; choose another one, or a network that is "
+            "trained already"
+        )
     objective = Classification(model, training, validation)
     arrays = (training.images, training.labels)
     state = _fit(model, objective, arrays, parameters, (seed, name), checkpoint, checkpoint_seconds, threads)

