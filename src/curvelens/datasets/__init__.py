@@ -147,7 +147,8 @@ def split(
     taken = sum(parts.values())
     if taken >= len(pool):
         raise ConfigError(
-            f"split: {taken} of {len(pool)} images leave none to {'train on' if raw.trainable else 'test'}; take fewer"
+            f"split: {taken} of {len(pool)} images leave none to {'train on' if raw.trainable else 'test'}; "
+            "take fewer"
         )
     queues = {
         int(label): sorted(pool[raw.labels[pool] == label], key=rank.__getitem__)

@@ -17,7 +17,7 @@ _WIDE = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey values of more tha
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """Read one picture: turned as its EXIF entry says, its middle square, scaled to ``size`` by cubic splines.
+    """Read one picture: turned as its EXIF entry says, its middle square, scaled by cubic splines.
 
     Grey, palette and CMYK pictures become RGB; 16 bits become 8; what is transparent is laid on white; of an
     animation the first frame is taken.
@@ -30,7 +30,8 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         uint8 ``[3, size, size]``.
 
     Raises:
-        DataError: The file is no picture, is damaged or incomplete, or has no meaning as one; without the path.
+        DataError: The file is no picture, is damaged or incomplete, or has no meaning as one; the message
+            leaves out the path.
     """
     import numpy as np
     from PIL import Image, ImageOps

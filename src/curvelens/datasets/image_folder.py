@@ -24,8 +24,8 @@ class ImageFolderParameters(Parameters):
     size: int = Field(224, ge=8, le=4096, description="Height and width to which pictures are scaled.")
     classes: Literal["folders", "imagenet"] = Field(
         "imagenet",
-        description="`imagenet`: the 1,000 classes of ImageNet, folders called by name or index, pictures outside "
-        "folders unlabelled; `folders`: one class a folder.",
+        description="`imagenet`: the 1,000 classes of ImageNet, folders called by name or index, pictures "
+        "outside folders unlabelled; `folders`: one class a folder.",
     )
     trainable: bool = Field(
         False, description="Whether part of the pictures may be trained on; else all are for explaining."
@@ -130,8 +130,9 @@ def _classes(
     unknown = [name for name, label in labels.items() if label is None]
     if unknown:
         raise DataError(
-            f"data_dir {folder}: '{unknown[0]}' is no class of ImageNet; call folders by a class's name or index, "
-            "move the pictures out of them (they are then unlabelled), or set parameters.classes to folders"
+            f"data_dir {folder}: '{unknown[0]}' is no class of ImageNet; call folders by a class's name or "
+            "index, move the pictures out of them (they are then unlabelled), or set parameters.classes to "
+            "folders"
         )
     return names, {"": UNLABELLED, **{name: label for name, label in labels.items() if label is not None}}
 

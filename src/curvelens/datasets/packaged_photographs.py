@@ -37,8 +37,8 @@ _SCIKIT_IMAGE = (
     Photograph(
         "motorcycle_left.png",
         670,
-        "Motorcycle, Middlebury 2014 stereo benchmark, by Scharstein, Hirschmüller, Kitajima, Krathwohl, Nešić, "
-        "Wang and Westling; free for research",
+        "Motorcycle, Middlebury 2014 stereo benchmark, by Scharstein, Hirschmüller, Kitajima, Krathwohl, "
+        "Nešić, Wang and Westling; free for research",
     ),
 )
 _FOOLBOX_LABELS = (
@@ -116,5 +116,7 @@ def _located(package: str, path: str) -> Path:
     file = packaged(package, path)
     if file is None:
         name = {"skimage": "scikit-image"}.get(package, package)
-        raise DataError(f"package {name} does not hold {path}; install the pinned version: pip install {name}")
+        raise DataError(
+            f"package {name} does not hold {path}; install the pinned version: pip install {name}"
+        )
     return file

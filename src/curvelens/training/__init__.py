@@ -128,8 +128,8 @@ def train(
     """
     if not len(training):
         raise DataError(
-            f"training {name}: the data set has no images to train on; choose another one, or a network that is "
-            "trained already"
+            f"training {name}: the data set has no images to train on; choose another one, or a network "
+            "that is trained already"
         )
     objective = Classification(model, training, validation)
     arrays = (training.images, training.labels)
