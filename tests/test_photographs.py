@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from curvelens import datasets, models, surrogates, targets
-from curvelens.datasets._pictures import imagenet_classes, read_picture
+from curvelens.datasets._photographs import imagenet_classes, read_picture
 from curvelens.errors import ConfigError, DataError, ModelError
 from curvelens.figures.explanations import misclassified
 from curvelens.store import ImageSet, load_image_set, load_json

@@ -53,7 +53,7 @@ def load(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir: Pa
     import numpy as np
 
     from curvelens.datasets import RawDataset
-    from curvelens.datasets._pictures import read_picture
+    from curvelens.datasets._photographs import read_picture
     from curvelens.errors import DataError
 
     files = _files(data_dir)
@@ -88,7 +88,7 @@ def load(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir: Pa
 
 
 def _files(data_dir: Path | None) -> list[Path]:
-    from curvelens.datasets._pictures import suffixes
+    from curvelens.datasets._photographs import suffixes
     from curvelens.errors import DataError
 
     if data_dir is None:
@@ -111,7 +111,7 @@ def _classes(
     parameters: ImageFolderParameters, folder: Path, files: list[Path]
 ) -> tuple[list[str], dict[str, int]]:
     """Return the names of all classes, and the label that goes with each folder name ("" for no folder)."""
-    from curvelens.datasets._pictures import UNLABELLED, imagenet_classes
+    from curvelens.datasets._photographs import UNLABELLED, imagenet_classes
     from curvelens.errors import DataError
 
     present = sorted({file.parent.name for file in files if file.parent != folder})

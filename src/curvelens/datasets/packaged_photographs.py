@@ -84,7 +84,7 @@ def load(parameters: PackagedPhotographsParameters, data_dir: Path | None, cache
     import numpy as np
 
     from curvelens.datasets import RawDataset, content_sha256
-    from curvelens.datasets._pictures import imagenet_classes, read_picture
+    from curvelens.datasets._photographs import imagenet_classes, read_picture
 
     names = imagenet_classes()
     files = [("skimage", f"data/{one.file}", one.label, one.origin) for one in _SCIKIT_IMAGE]

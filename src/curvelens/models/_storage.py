@@ -95,27 +95,11 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
             classes apart.
     """
     path = Path(path)
-    state = read_weights(path)
-    _check_fit(model, state, path)
-    model.load_state_dict(state)
-
-
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict.
-
-    Args:
-        path: See :func:`load_weights`.
-
-    Returns:
-        Tensors by name, on the CPU, in the order of the file.
-
-    Raises:
-        DataError: The file is missing, damaged, or holds more than tensors.
-    """
-    path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such weights; train the model, or correct the path")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    _check_fit(model, state, path)
+    model.load_state_dict(state)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

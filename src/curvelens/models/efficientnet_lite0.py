@@ -84,7 +84,7 @@ class _Folding:
         self.size = size
 
     def convolution(self, convolution: Any, normalisation: Any) -> nn.Sequential:
-        """Return padding where it is not symmetric, the convolution, and the activation where there is one."""
+        """Return the convolution, before it padding that is not symmetric, after it any activation."""
         from torch import nn
         from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -125,14 +125,14 @@ def _trained() -> Any:
     import timm
 
     from curvelens.errors import ModelError
-    from curvelens.models._storage import read_weights
+    from curvelens.models._storage import _read_torch
     from curvelens.store import sha256
 
     path = _weights_file()
     if sha256(path) != _SHA256:
         raise ModelError(f"{path}: other weights than the recorded ones; install the pinned version again")
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    own, stored = network.state_dict(), read_weights(path)
+    own, stored = network.state_dict(), _read_torch(path)
     shapes = [[tensor.shape for tensor in state.values()] for state in (own, stored)]
     if shapes[0] != shapes[1]:
         raise ModelError(
