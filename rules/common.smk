@@ -39,6 +39,7 @@ wildcard_constraints:
     experiment="|".join(settings.experiments),
     method="[a-z0-9_]+",
     split="validation|test",
+    covariance="per_feature|full",
     shard=r"\d+",
     figure="[a-z0-9_]+",
     source="|".join(datasets.REGISTRY.names()),
@@ -127,6 +128,31 @@ def images(split):
 def dataset_source(wildcards):
     """Registered name of the data set that an experiment uses: the papers' numbers belong to some of them."""
     return settings.datasets[settings.models[model_of(wildcards)].dataset].source
+
+
+def architecture(wildcards):
+    """Name of the network that an experiment explains, within its family where the architecture is one."""
+    model = settings.models[model_of(wildcards)]
+    return str(model.parameters.get("model", model.architecture))
+
+
+def inner_neuron(wildcards):
+    """Where the inner neuron of an experiment is named, if it is measured."""
+    measured = "inner_neuron" in settings.experiments[wildcards.experiment].fidelity.scalars
+    return f"results/fidelity/{wildcards.experiment}/neuron.json" if measured else []
+
+
+def noise_shapes(wildcards):
+    """The shapes of smoothing noise, other than isotropic, that an experiment compares."""
+    return expand(
+        "results/data/{dataset}/covariance/{covariance}.npz",
+        dataset=settings.models[model_of(wildcards)].dataset,
+        covariance=[
+            kind
+            for kind in settings.experiments[wildcards.experiment].fidelity.covariance
+            if kind != "isotropic"
+        ],
+    )
 
 
 def shard_files(pattern, stage, **fixed):

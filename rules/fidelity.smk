@@ -1,9 +1,60 @@
+rule choose_neuron:
+    input:
+        network=network,
+        train=images("train"),
+        info=lambda wildcards: images("train")(wildcards).replace("train.npz", "dataset.json"),
+    output:
+        "results/fidelity/{experiment}/neuron.json",
+    log:
+        "results/logs/choose_neuron/{experiment}.log",
+    benchmark:
+        "results/benchmarks/choose_neuron/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        neuron_class=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.neuron_class,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.inner_neurons", "models", model_code(model_of(wildcards))),
+    message:
+        "Choose the inner neuron of {wildcards.experiment}"
+    script:
+        "../scripts/choose_neuron.py"
+
+
+rule compute_covariance:
+    input:
+        train="results/data/{dataset}/train.npz",
+    output:
+        "results/data/{dataset}/covariance/{covariance}.npz",
+    log:
+        "results/logs/compute_covariance/{dataset}/{covariance}.log",
+    benchmark:
+        "results/benchmarks/compute_covariance/{dataset}/{covariance}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=library("experiments.covariances"),
+    message:
+        "Compute the {wildcards.covariance} covariance of the training images of {wildcards.dataset}"
+    script:
+        "../scripts/compute_covariance.py"
+
+
 rule measure_fidelity:
     input:
         network=network,
         images=images(None),
-        # The neuron is chosen, and parameters are, on validation images; test images are only reported on.
-        validation=images("validation"),
+        neuron=inner_neuron,
+        shapes=noise_shapes,
+        # Parameters are chosen on validation images; test images are only reported on.
         choices=lambda wildcards: (
             f"results/fidelity/{wildcards.experiment}/choices.parquet" if wildcards.split == "test" else []
         ),
@@ -20,7 +71,10 @@ rule measure_fidelity:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=section("fidelity"),
+        # Without what the other split alone needs: more test images leave the validation images' results alone.
+        settings=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.of_split(
+            wildcards.split
+        ),
         shards=shard_count("fidelity"),
         seed=settings.seed,
         device=settings.device,
@@ -70,6 +124,7 @@ rule gather_fidelity:
     threads: 1
     params:
         source=dataset_source,
+        architecture=architecture,
         code=library("summaries.fidelity"),
     message:
         "Gather the P_MSE table of {wildcards.experiment}"

@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 test = tables.collect(snakemake.input.shards, fidelity.FIDELITY)
 tables.write(test, fidelity.FIDELITY, snakemake.output.images, snakemake.output.images_csv)
-summary = fidelity.summarise(test, snakemake.params.source)
+summary = fidelity.summarise(test, snakemake.params.source, snakemake.params.architecture)
 tables.write(summary, fidelity.FIDELITY_SUMMARY, snakemake.output.summary, snakemake.output.summary_csv)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, tables, targets
+import torch
+
+from curvelens import jobs, models, store, tables
 from curvelens.experiments import fidelity, selection
 from curvelens.summaries.fidelity import FIDELITY, FIDELITY_CHOICES
 
@@ -13,29 +15,22 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
-settings, split = snakemake.params.settings, snakemake.wildcards.split
+settings, given = dict(snakemake.params.settings), snakemake.input
 device = jobs.device(snakemake.params.device)
-model = models.load(Path(snakemake.input.network[0]).parent, device)
-validation = store.load_image_set(snakemake.input.validation)
-neuron = targets.inner_neuron(model, settings["neuron_class"], validation.tensor().to(device))
-count = settings["images"] if split == "test" else settings["validation_images"]
-images = selection.take(store.load_image_set(snakemake.input.images), count)
-choices = tables.read(snakemake.input.choices, FIDELITY_CHOICES) if split == "test" else None
+images = selection.take(store.load_image_set(given.images), settings.pop("images"))
+neuron = store.load_json(given.neuron) if given.neuron else None
+shapes = {
+    Path(file).stem: torch.from_numpy(store.load_npz(file, ["shape"])["shape"]) for file in given.shapes
+}
 table = fidelity.measure(
-    model,
+    models.load(Path(given.network[0]).parent, device),
     images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
-    split=split,
-    radii=settings["radii"],
-    laws=settings["laws"],
-    scalars=settings["scalars"],
-    neuron=neuron,
-    sigma_factors=settings["sigma_factors"],
-    betas=settings["betas"],
-    choices=choices,
-    calls=settings["calls"],
-    estimator=settings["estimator"],
-    samples=settings["samples"],
+    split=snakemake.wildcards.split,
+    neuron=(neuron["module"], neuron["index"]) if neuron else None,
+    shapes=shapes,
+    choices=tables.read(given.choices, FIDELITY_CHOICES) if given.choices else None,
     seed=snakemake.params.seed,
     device=device,
+    **settings,
 )
 tables.write(table, FIDELITY, snakemake.output[0])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "G")
+LOCAL_MODELS = (*METHODS, "SW H+G", "SW G")
 ATTACKS = (*METHODS, "H+G", "Random")
 HOSTILE = '<script>alert("x")</script>'
 
@@ -120,23 +121,27 @@ def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
     for scalar in ("predicted_logit", "inner_neuron"):
         for law in ("ball", "paper"):
             for radius in (0.25, 0.5, 1.0):
-                for place, method in enumerate(METHODS):
+                for place, method in enumerate(LOCAL_MODELS):
                     mean = 1e-5 * radius**3 * (1 + place) * (0.2 if method == best else 2.0)
                     rows.append(
                         {
                             "scalar": scalar,
                             "method": method,
+                            "covariance": "isotropic" if method in ("SH+SG", "SG") else "none",
                             "radius": radius,
                             "law": law,
                             "images": images,
                             "mean": mean,
                             "standard_deviation": mean,
                             "standard_error": mean / 4,
+                            "best_share": 0.75 if method == best else 0.0,
                             "parameter": "" if method == "G" else "sigma" if "SP" not in method else "beta",
                             "parameter_value": np.nan if method == "G" else 0.02,
                             "calls": 1568,
                             "seconds": 2.0,
                             "paper_mean": mean * 0.3 if law == "paper" else np.nan,
+                            "paper_standard_deviation": mean * 0.3 if law == "paper" else np.nan,
+                            "paper_parameter_value": np.nan if law == "ball" or method == "G" else 0.03,
                         }
                     )
     return pd.DataFrame(rows)

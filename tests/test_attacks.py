@@ -267,8 +267,8 @@ class TestLocalModels:
     def test_refusals(self):
         model, x = network(), point(1, 3, 3)
         with pytest.raises(ArgumentError, match="unknown"):
-            local_models.build("swish", model, lambda m: targets.logit(m, 0), x)
-        for kind in ("smooth", "softplus"):
+            local_models.build("elu", model, lambda m: targets.logit(m, 0), x)
+        for kind in ("smooth", "softplus", "swish"):
             with pytest.raises(ArgumentError, match="needs"):
                 local_models.build(kind, model, lambda m: targets.logit(m, 0), x)
             with pytest.raises(CurvelensError):

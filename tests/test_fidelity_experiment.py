@@ -19,11 +19,13 @@ from curvelens.summaries import fidelity as summaries
 RADII = (0.25, 0.5)
 LAWS = ("ball", "paper")
 BETAS = (3.0, 30.0)
+SWISH_BETAS = (5.0,)
 SETTINGS = {
     "radii": RADII,
     "laws": LAWS,
     "neuron": ("3", 2),
     "betas": BETAS,
+    "swish_betas": SWISH_BETAS,
     "calls": 64,
     "samples": 200,
     "dtype": torch.float64,
@@ -79,8 +81,8 @@ def without_time(table: pd.DataFrame) -> pd.DataFrame:
 def test_validation_tries_the_whole_grid(validation):
     assert (validation["status"] == "ok").all()
     one = validation[validation["image_id"] == "tiny/1"]
-    # scalars × radii × laws × (3 σ for two methods + 2 β for two + G)
-    assert len(one) == 2 * 2 * 2 * (3 * 2 + 2 * 2 + 1)
+    # scalars × radii × laws × (3 σ for two methods + 2 β for two + 1 β for two + G)
+    assert len(one) == 2 * 2 * 2 * (3 * 2 + 2 * 2 + 1 * 2 + 1)
     for method in ("SH+SG", "SG"):
         case = one[(one["method"] == method) & (one["radius"] == 0.5) & (one["law"] == "ball")]
         assert set(case["parameter"]) == {"sigma"}
@@ -142,12 +144,12 @@ def test_against_brute_force(model, images, method, beta, law):
 
 
 def test_choices_are_the_lowest_means(validation, choices):
-    assert len(choices) == 2 * 4 * 2 * 2  # G has nothing to choose
+    assert len(choices) == 2 * 6 * 2 * 2  # G has nothing to choose
     for row in choices.itertuples():
         tried = {}
         for other in validation.itertuples():
-            same = (other.scalar, other.method, other.radius, other.law)
-            if same == (row.scalar, row.method, row.radius, row.law):
+            same = (other.scalar, other.method, other.covariance, other.radius, other.law)
+            if same == (row.scalar, row.method, row.covariance, row.radius, row.law):
                 tried.setdefault(other.parameter_value, []).append(other.pmse)
         means = {value: sum(found) / len(found) for value, found in tried.items()}
         assert row.parameter_value == min(means, key=means.get)
@@ -165,6 +167,7 @@ def handmade(values: dict[float, list[float]], split: str = "validation") -> pd.
             "split": split,
             "scalar": "predicted_logit",
             "method": "SP G",
+            "covariance": "none",
             "radius": 0.25,
             "law": "paper",
             "parameter": "beta",
@@ -199,8 +202,8 @@ def test_choosing_refuses_test_rows_and_unequal_images():
 
 
 def test_test_split_evaluates_what_was_chosen_and_nothing_else(tested, choices):
-    assert len(tested) == 3 * 2 * 5 * 2 * 2
-    keys = ["scalar", "method", "radius", "law"]
+    assert len(tested) == 3 * 2 * 7 * 2 * 2
+    keys = ["scalar", "method", "covariance", "radius", "law"]
     merged = tested[tested["method"] != "G"].merge(choices, on=keys, suffixes=("", "_chosen"))
     assert len(merged) == 3 * len(choices)
     assert (merged["parameter_value"] == merged["parameter_value_chosen"]).all()

@@ -249,7 +249,7 @@ def test_methods_differ_in_more_than_colour() -> None:
     looks = {name: (mark.marker, mark.line, mark.filled) for name, mark in style.METHODS.items()}
     assert len(set(looks.values())) == len(looks)
     colours = {to_hex(mark.colour) for mark in style.METHODS.values()}
-    assert len(colours) == 4  # one for each family: smoothed, SoftPlus, plain, chance
+    assert len(colours) == 5  # one for each family: smoothed, SoftPlus, Swish, plain, chance
 
 
 def test_rank_correlation_agrees_with_scipy() -> None:

@@ -243,7 +243,7 @@ def test_table_numbers_are_those_of_the_summary() -> None:
     tables = Page(str(html.Html(*summaries.fidelity(summary))))
     assert len(tables.all("table")) == 2
     cells = [attributes for tag, attributes in tables.elements if tag == "td"]
-    assert len(cells) == 2 * 5 * 3 * 3  # scalars, methods, radii, and two laws beside the paper
+    assert len(cells) == 2 * 7 * 3 * 3  # scalars, methods, radii, and two laws beside the paper
     best = [cell for cell in cells if cell.get("class") == "best"]
     assert len(best) == 2 * 3 * 2
     # SH+SG at radius 1: 0.2 × 10⁻⁵ with a quarter of that as standard error; the paper's is 0.3 of ours.

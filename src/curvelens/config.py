@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ Law = Literal["ball", "paper"]
 
 
 Function = Literal["predicted_logit", "inner_neuron"]
+Shape = Literal["isotropic", "per_feature", "full"]
 
 
 def _default_methods() -> dict[str, dict[str, Any]]:
@@ -30,6 +31,10 @@ def _default_methods() -> dict[str, dict[str, Any]]:
 
 def _default_laws() -> list[Law]:
     return ["ball", "paper"]
+
+
+def _default_covariance() -> list[Shape]:
+    return ["isotropic"]
 
 
 def _default_scalars() -> list[Function]:
@@ -145,6 +150,20 @@ class Validated(Closed):
         description="SoftPlus sharpness, the grid searched.",
     )
 
+    _grids: ClassVar[tuple[str, ...]] = ("betas",)
+    _elsewhere: ClassVar[tuple[str, ...]] = ("shards",)
+
+    def of_split(self, split: str) -> dict[str, Any]:
+        """Return the settings that measurements on one split depend on, with its number of ``images``.
+
+        Args:
+            split: ``validation`` or ``test``; the test split knows no grids.
+        """
+        left_out = {"images", "validation_images", *self._elsewhere}
+        left_out |= set() if split == "validation" else set(self._grids)
+        count = self.validation_images if split == "validation" else self.images
+        return {"images": count, **self.model_dump(mode="json", exclude=left_out)}
+
 
 class Fidelity(Validated):
     """P_MSE of local models (Torop et al. 2023, Tables 1, 3, 5, 6)."""
@@ -164,15 +183,32 @@ class Fidelity(Validated):
         min_length=1,
         description="Functions that are modelled.",
     )
-    neuron_class: int = Field(
-        3, ge=0, description="The inner neuron is the one that this class activates most."
+    neuron_class: Annotated[int, Field(ge=0)] | str = Field(
+        3, description="Class (name or index) whose training images activate the inner neuron most."
+    )
+    covariance: list[Shape] = Field(
+        default_factory=_default_covariance,
+        min_length=1,
+        description="Smoothing noise: `isotropic`, or shaped by the training images' variances "
+        "(`per_feature`) or covariance (`full`); each in turn.",
     )
     sigma_factors: list[Positive] = Field(
         default_factory=lambda: [0.5, 0.75, 1.0],
         min_length=1,
         description="sigma = factor * radius / sqrt(d), the grid searched.",
     )
+    swish_betas: list[Positive] | None = Field(
+        None, description="Swish sharpness, the grid searched; null: that of `betas`; empty: no Swish."
+    )
     samples: Count = Field(2000, ge=2, description="Perturbations per image, radius and law.")
+
+    _grids: ClassVar[tuple[str, ...]] = ("betas", "swish_betas", "sigma_factors")
+    _elsewhere: ClassVar[tuple[str, ...]] = ("shards", "neuron_class")
+
+    @model_validator(mode="after")
+    def _swish_like_softplus(self) -> Fidelity:
+        self.swish_betas = self.betas if self.swish_betas is None else self.swish_betas
+        return self
 
 
 class Attacks(Validated):

@@ -10,16 +10,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curvelens import fidelity as pmse
 from curvelens import targets
 from curvelens.errors import ConfigError
-from curvelens.experiments.local_models import build
+from curvelens.experiments.fidelity_trials import Trial, cases, chosen, grid, possible
+from curvelens.experiments.local_models import Kind, build
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
-from curvelens.summaries.fidelity import FIDELITY, METHODS, PARAMETERS, SCALARS, SPLITS
+from curvelens.summaries.fidelity import (
+    COVARIANCES,
+    FIDELITY,
+    METHODS,
+    PARAMETERS,
+    SCALARS,
+    SPLITS,
+)
 from curvelens.tables import frame
 
 if TYPE_CHECKING:
@@ -27,28 +35,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from curvelens.experiments.local_models import Kind, ScalarFactory
+    from curvelens.experiments.local_models import ScalarFactory
     from curvelens.quadratic import LocalQuadratic
     from curvelens.store import ImageSet
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A local model to hold against the network in one setting.
-
-    Attributes:
-        scalar: Function that is modelled.
-        method: One of :data:`METHODS`.
-        radius: ε.
-        law: Law of the perturbations.
-        value: σ or β; None for G.
-    """
-
-    scalar: str
-    method: str
-    radius: float
-    law: str
-    value: float | None = None
+_Key = tuple[str, str, float | None]
+KINDS: dict[str, tuple[Kind, str]] = {
+    "SP H+G": ("softplus", "H+G"),
+    "SP G": ("softplus", "G"),
+    "SW H+G": ("swish", "H+G"),
+    "SW G": ("swish", "G"),
+    "G": ("plain", "G"),
+}
 
 
 def measure(
@@ -59,10 +58,13 @@ def measure(
     radii: Sequence[float],
     laws: Sequence[str] = pmse.LAWS,
     scalars: Sequence[str] = SCALARS,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
+    covariance: Sequence[str] = ("isotropic",),
+    shapes: Mapping[str, torch.Tensor] | None = None,
     neuron: tuple[str, int] | None = None,
     sigma_factors: Sequence[float] = (0.5, 0.75, 1.0),
     betas: Sequence[float] = (),
+    swish_betas: Sequence[float] = (),
     choices: pd.DataFrame | None = None,
     calls: int = 1568,
     estimator: str | None = None,
@@ -83,10 +85,13 @@ def measure(
         radii: ε > 0, L2 norm.
         laws: Some of :data:`curvelens.fidelity.LAWS`.
         scalars: Some of :data:`SCALARS`.
-        methods: Some of :data:`METHODS`.
+        methods: Some of :data:`METHODS`; None means all that have values to try, or a choice.
+        covariance: Some of :data:`COVARIANCES`, each a row of SH+SG and SG.
+        shapes: From :func:`curvelens.experiments.covariances.shape`, by covariance; none for ``isotropic``.
         neuron: Submodule and index of the inner neuron, from :func:`curvelens.targets.inner_neuron`.
         sigma_factors: σ = factor·ε/√d to try; validation only.
         betas: β of SoftPlus to try; validation only.
+        swish_betas: The same for Swish.
         choices: :data:`FIDELITY_CHOICES`; test only.
         calls: Gradient calls of a smoothed model.
         estimator: Estimator of the smoothed Hessian; None means the default one.
@@ -101,12 +106,17 @@ def measure(
     Raises:
         ConfigError: If an argument is unknown, empty or missing, or ``choices`` lacks a case.
     """
-    _check(split, radii, neuron, choices, {"laws": laws, "scalars": scalars, "methods": methods})
-    cases = [Trial(s, m, float(r), law) for s in scalars for m in methods for r in radii for law in laws]
+    methods = possible(choices, swish_betas) if methods is None else methods
+    named = {"laws": laws, "scalars": scalars, "methods": methods, "covariance": covariance}
+    shapes = dict(shapes or {})
+    _check(split, radii, neuron, choices, named, shapes)
+    wanted = cases(scalars, methods, covariance, radii, laws)
     root = math.sqrt(math.prod(images.shape))
     sigmas = [factor / root for factor in sigma_factors]
-    trials = _grid(cases, sigmas, betas) if choices is None else _chosen(cases, choices)
-    of_image = _Measurement(model, list(trials), neuron, calls, estimator, samples, seed)
+    tried = {"betas": betas, "swish_betas": swish_betas}
+    trials = grid(wanted, sigmas, tried) if choices is None else chosen(wanted, choices)
+    shapes = {kind: shape.to(device=device, dtype=dtype) for kind, shape in shapes.items()}
+    of_image = _Measurement(model, list(trials), neuron, shapes, calls, estimator, samples, seed)
     constants, name = {"split": split}, f"fidelity, {split}"
     made = per_image(
         images, model, of_image, description=name, device=device, dtype=dtype, constants=constants
@@ -120,6 +130,7 @@ def _check(
     neuron: tuple[str, int] | None,
     choices: pd.DataFrame | None,
     names: Mapping[str, Sequence[str]],
+    shapes: Mapping[str, torch.Tensor],
 ) -> None:
     if split not in SPLITS:
         raise ConfigError(f"fidelity: split {split!r} does not exist; choose validation or test")
@@ -129,44 +140,19 @@ def _check(
         )
     if not radii or not all(math.isfinite(radius) and radius > 0 for radius in radii):
         raise ConfigError(f"fidelity.radii: {list(radii)} must hold positive numbers")
-    for name, known in {"laws": pmse.LAWS, "scalars": SCALARS, "methods": METHODS}.items():
+    known_names = {"laws": pmse.LAWS, "scalars": SCALARS, "methods": METHODS, "covariance": COVARIANCES}
+    for name, known in known_names.items():
         wrong = [value for value in names[name] if value not in known]
         if wrong or not names[name]:
             shown = repr(wrong[0]) if wrong else "an empty list"
             raise ConfigError(f"fidelity.{name}: {shown} will not do; choose from {', '.join(known)}")
     if "inner_neuron" in names["scalars"] and neuron is None:
         raise ConfigError("fidelity.scalars: inner_neuron needs neuron=; targets.inner_neuron finds one")
-
-
-def _grid(cases: Sequence[Trial], sigmas: Sequence[float], betas: Sequence[float]) -> Iterator[Trial]:
-    """Yield every case with every value; ``sigmas`` are for radius 1."""
-    for case in cases:
-        kind = PARAMETERS[case.method]
-        values: list[float | None] = [None]
-        if kind:
-            values = [sigma * case.radius for sigma in sigmas] if kind == "sigma" else list(betas)
-        if not values:
-            grid = "sigma_factors" if kind == "sigma" else "betas"
-            raise ConfigError(f"fidelity.{grid}: empty, but {case.method} needs values to try")
-        for value in values:
-            yield replace(case, value=value)
-
-
-def _chosen(cases: Sequence[Trial], choices: pd.DataFrame) -> Iterator[Trial]:
-    found = {
-        (row.scalar, row.method, row.radius, row.law): float(row.parameter_value)
-        for row in choices.itertuples()
-    }
-    for case in cases:
-        value = None
-        if PARAMETERS[case.method]:
-            value = found.get((case.scalar, case.method, case.radius, case.law))
-            if value is None:
-                raise ConfigError(
-                    f"fidelity: no parameter was chosen for {case.method} of {case.scalar} at radius = "
-                    f"{case.radius:g}, law {case.law}; run validation first"
-                )
-        yield replace(case, value=value)
+    missing = [kind for kind in names["covariance"] if kind != "isotropic" and kind not in shapes]
+    if missing:
+        raise ConfigError(
+            f"fidelity.covariance: {missing[0]} needs shapes=; experiments.covariances.shape makes one"
+        )
 
 
 @dataclass(frozen=True)
@@ -176,6 +162,7 @@ class _Measurement:
     model: nn.Module
     trials: list[Trial]
     neuron: tuple[str, int] | None
+    shapes: dict[str, torch.Tensor]
     calls: int
     estimator: str | None
     samples: int
@@ -191,8 +178,8 @@ class _Measurement:
             around = pmse.Perturbations(
                 factory(self.model), item.x, settings, samples=self.samples, seed=points
             )
-            for method, value, q, seconds in self._models(factory, item, wanted):
-                tried = [trial for trial in wanted if (trial.method, trial.value) == (method, value)]
+            for key, q, seconds in self._models(factory, item, wanted):
+                tried = [trial for trial in wanted if _key(trial) == key]
                 if tried:
                     found = dict(zip(settings, around.mse(q), strict=True))
                     yield from (_row(trial, found[trial.radius, trial.law], q, seconds) for trial in tried)
@@ -205,29 +192,35 @@ class _Measurement:
 
     def _models(
         self, factory: ScalarFactory, item: Item, trials: Sequence[Trial]
-    ) -> Iterator[tuple[str, float | None, LocalQuadratic, float]]:
-        """Yield (method, value, local model, seconds), one at a time so that memory holds one Hessian."""
+    ) -> Iterator[tuple[_Key, LocalQuadratic, float]]:
+        """Yield (key, local model, seconds), one at a time so that memory holds one Hessian."""
         smoothing = derive(self.seed, item.image_id, "fidelity smoothing")
-        pairs = sorted({(trial.method, trial.value or 0.0) for trial in trials})
-        for sigma in sorted({value for method, value in pairs if PARAMETERS[method] == "sigma"}):
+        keys = dict.fromkeys(_key(trial) for trial in trials)
+        smoothed = [(key[1], key[2] or 0.0) for key in keys if PARAMETERS[key[0]] == "sigma"]
+        for covariance, sigma in dict.fromkeys(smoothed):
             start = time.perf_counter()
-            both = build("smooth", self.model, factory, item.x, sigma, smoothing, self.calls, self.estimator)
+            scaled = sigma * self.shapes[covariance] if covariance in self.shapes else sigma
+            both = build("smooth", self.model, factory, item.x, scaled, smoothing, self.calls, self.estimator)
             seconds = time.perf_counter() - start
-            yield "SH+SG", sigma, both["H+G"], seconds
-            yield "SG", sigma, both["G"], seconds
-        for method, value in pairs:
-            if PARAMETERS[method] == "sigma":
-                continue
-            start, order = time.perf_counter(), method.removeprefix("SP ")
-            kind: Kind = "plain" if method == "G" else "softplus"
-            found = build(kind, self.model, factory, item.x, value or None, second_order=order == "H+G")
-            yield method, value or None, found[order], time.perf_counter() - start
+            yield ("SH+SG", covariance, sigma), both["H+G"], seconds
+            yield ("SG", covariance, sigma), both["G"], seconds
+        for method, covariance, value in keys:
+            if PARAMETERS[method] != "sigma":
+                start, (kind, order) = time.perf_counter(), KINDS[method]
+                found = build(kind, self.model, factory, item.x, value, second_order=order == "H+G")
+                yield (method, covariance, value), found[order], time.perf_counter() - start
+
+
+def _key(trial: Trial) -> _Key:
+    """What tells local models of one scalar apart."""
+    return trial.method, trial.covariance, trial.value
 
 
 def _row(trial: Trial, result: pmse.Fidelity, q: LocalQuadratic, seconds: float) -> dict[str, Any]:
     return {
         "scalar": trial.scalar,
         "method": trial.method,
+        "covariance": trial.covariance,
         "radius": trial.radius,
         "law": trial.law,
         "parameter": PARAMETERS[trial.method],

