@@ -69,6 +69,8 @@ def _key_rows(definition: dict[str, Any]) -> Iterator[str]:
 
 
 def _type(value: dict[str, Any]) -> str:
+    if "const" in value:
+        return f"`{value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     if "$ref" in value:

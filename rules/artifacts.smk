@@ -1,8 +1,20 @@
-"""What an experiment leaves behind, and which of it figures and the report are made from."""
+"""What an experiment or a study leaves behind, and which of it figures and the report are made from."""
 
 
-def artifacts(experiment):
+def artifacts(subject):
     """What figures and the report can draw on, by the names that figures ask for."""
+    if subject in settings.studies:
+        return study_artifacts(subject)
+    return experiment_artifacts(subject)
+
+
+def study_artifacts(study):
+    """The tables of a study, by name."""
+    return {name: f"results/tables/{study}/{name}.parquet" for name in settings.studies[study].tables}
+
+
+def experiment_artifacts(experiment):
+    """The networks, images, tables and maps of an experiment, by name."""
     chosen = settings.experiments[experiment]
     networks = [name for name in (chosen.model, chosen.smooth_model) if name]
     found = {
@@ -25,9 +37,9 @@ def artifacts(experiment):
     return found
 
 
-def drawable(experiment):
-    """The figures for which an experiment has everything."""
-    have = set(artifacts(experiment))
+def drawable(subject):
+    """The figures for which an experiment or a study has everything."""
+    have = set(artifacts(subject))
     return [
         spec
         for spec in figure_library.specs()
@@ -40,25 +52,25 @@ def figures_with_suffix(suffix):
     return "|".join(spec.name for spec in figure_library.specs() if spec.suffix == suffix)
 
 
-def figure_files(experiment):
-    """Every file of every figure of an experiment."""
-    folder = Path("results/figures") / experiment
+def figure_files(subject):
+    """Every file of every figure of an experiment or a study."""
+    folder = Path("results/figures") / subject
     return [
         str(file)
-        for spec in drawable(experiment)
+        for spec in drawable(subject)
         for file in figure_library.outputs(folder / (spec.name + spec.suffix))
     ]
 
 
 def all_figures():
-    """Every file of every figure of every experiment."""
-    return [file for experiment in settings.experiments for file in figure_files(experiment)]
+    """Every file of every figure of every experiment and study."""
+    return [file for subject in (*settings.experiments, *settings.studies) for file in figure_files(subject)]
 
 
 def figure_inputs(wildcards):
     """What one figure is drawn from, by name."""
     spec = figure_library.get(wildcards.figure)
-    found = artifacts(wildcards.experiment)
+    found = artifacts(wildcards.subject)
     return {name: found[name] for name in (*spec.tables, *spec.optional) if name in found}
 
 
@@ -83,12 +95,19 @@ def reported_artifacts(kind):
         "models": model_files,
         "datasets": dataset_files,
     }[kind]
-    return list(dict.fromkeys(file for experiment in reported() for file in files(experiment)))
+    # Of studies there are tables and figures alone.
+    subjects = [*reported(), *settings.studies] if kind in ("figures", "tables") else reported()
+    return list(dict.fromkeys(file for subject in subjects for file in files(subject)))
 
 
-def table_files(experiment):
-    """Every table of an experiment."""
-    return [file for file in artifacts(experiment).values() if str(file).endswith(".parquet")]
+def table_files(subject):
+    """Every table of an experiment or a study."""
+    return [file for file in artifacts(subject).values() if str(file).endswith(".parquet")]
+
+
+def all_study_tables():
+    """Every table of every study."""
+    return [file for name in settings.studies for file in table_files(name)]
 
 
 def model_files(experiment):

@@ -37,12 +37,24 @@ wildcard_constraints:
     dataset="|".join(settings.datasets),
     model="|".join(settings.models),
     experiment="|".join(settings.experiments),
+    # What figures are drawn of: an experiment or a study.
+    subject="|".join([*settings.experiments, *settings.studies]),
     method="[a-z0-9_]+",
     split="validation|test",
     covariance="per_feature|full",
     shard=r"\d+",
     figure="[a-z0-9_]+",
     source="|".join(datasets.REGISTRY.names()),
+
+
+def studies_of(kind):
+    """A regular expression of the studies of a kind; one that matches nothing where there are none."""
+    return "|".join(name for name, study in settings.studies.items() if study.kind == kind) or "(?!)"
+
+
+def study(wildcards):
+    """A study's settings: its jobs rerun when they change."""
+    return settings.studies[wildcards.study].model_dump(mode="json", exclude={"kind"})
 
 
 def downloads(source):
@@ -181,9 +193,15 @@ def spectra_models(wildcards):
 
 
 def all_tables():
-    """The per-image tables of every stage of every experiment."""
-    return [
+    """The per-image tables of every stage of every experiment, and of every study."""
+    of_experiments = [
         f"results/tables/{experiment}/{names[0]}.parquet"
         for stage, names in STAGES.items()
         for experiment in experiments_with(stage)
     ]
+    of_studies = [
+        f"results/tables/{name}/{table}.parquet"
+        for name, study in settings.studies.items()
+        for table in study.counted
+    ]
+    return of_experiments + of_studies

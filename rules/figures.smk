@@ -2,13 +2,13 @@ rule draw_chart:
     input:
         unpack(figure_inputs),
     output:
-        page="results/figures/{experiment}/{figure}.svg",
-        telephone="results/figures/{experiment}/{figure}.narrow.svg",
-        texts="results/figures/{experiment}/{figure}.json",
+        page="results/figures/{subject}/{figure}.svg",
+        telephone="results/figures/{subject}/{figure}.narrow.svg",
+        texts="results/figures/{subject}/{figure}.json",
     log:
-        "results/logs/draw_chart/{experiment}/{figure}.log",
+        "results/logs/draw_chart/{subject}/{figure}.log",
     benchmark:
-        "results/benchmarks/draw_chart/{experiment}/{figure}.tsv"
+        "results/benchmarks/draw_chart/{subject}/{figure}.tsv"
     wildcard_constraints:
         figure=figures_with_suffix(".svg"),
     conda:
@@ -17,7 +17,7 @@ rule draw_chart:
     params:
         code=lambda wildcards: library("figures", f"figures.{wildcards.figure}"),
     message:
-        "Draw {wildcards.figure} of {wildcards.experiment}"
+        "Draw {wildcards.figure} of {wildcards.subject}"
     script:
         "../scripts/draw_figure.py"
 
@@ -25,12 +25,12 @@ rule draw_chart:
 # Pictures of pixels, which a vector format would only make larger.
 use rule draw_chart as draw_picture with:
     output:
-        page="results/figures/{experiment}/{figure}.png",
-        telephone="results/figures/{experiment}/{figure}.narrow.png",
-        texts="results/figures/{experiment}/{figure}.json",
+        page="results/figures/{subject}/{figure}.png",
+        telephone="results/figures/{subject}/{figure}.narrow.png",
+        texts="results/figures/{subject}/{figure}.json",
     log:
-        "results/logs/draw_picture/{experiment}/{figure}.log",
+        "results/logs/draw_picture/{subject}/{figure}.log",
     benchmark:
-        "results/benchmarks/draw_picture/{experiment}/{figure}.tsv"
+        "results/benchmarks/draw_picture/{subject}/{figure}.tsv"
     wildcard_constraints:
         figure=figures_with_suffix(".png"),

@@ -10,6 +10,7 @@ localrules:
     fidelity,
     attacks,
     path,
+    studies,
     figures,
     report,
 
@@ -52,6 +53,11 @@ rule attacks:
 rule path:
     input:
         [film_files(experiment) for experiment in settings.experiments],
+
+
+rule studies:
+    input:
+        all_study_tables(),
 
 
 rule figures:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 config = snakemake.params.config
-experiments: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {"figures": {}, "tables": {}})
+shown: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {"figures": {}, "tables": {}})
 for kind, suffix in (("figures", ".json"), ("tables", ".parquet")):
     for path in map(Path, snakemake.input[kind]):
         if path.suffix == suffix:
-            experiments[path.parent.name][kind][path.stem] = str(path)
+            shown[path.parent.name][kind][path.stem] = str(path)
 for path in map(Path, snakemake.input.films):
     if path.suffix == ".json":
-        experiments[path.parent.name]["films"] = {
+        shown[path.parent.name]["films"] = {
             path.stem: {
                 "video": str(path.with_suffix(".mp4")),
                 "poster": str(path.with_suffix(".png")),
@@ -29,7 +29,8 @@ for path in map(Path, snakemake.input.films):
         }
 contents = {
     "title": config["report"]["title"],
-    "experiments": experiments,
+    "experiments": {name: parts for name, parts in shown.items() if name not in config["studies"]},
+    "studies": {name: shown[name] for name in config["studies"]},
     "models": {Path(path).parent.name: path for path in snakemake.input.models},
     "datasets": {Path(path).parent.name: path for path in snakemake.input.datasets},
     "benchmarks": sorted(map(str, Path(snakemake.params.benchmarks).rglob("*.tsv"))),

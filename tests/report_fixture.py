@@ -11,6 +11,7 @@ import report_world as world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
+from curvelens.summaries.complexity import rates
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "report" / "index.py"
@@ -26,6 +27,8 @@ def contents(folder: Path) -> dict:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
+        "complexity": world.complexity(),
+        "complexity_rates": rates(world.complexity()),
     }
     paths: dict = {}
     for name, frame in tables.items():
@@ -56,10 +59,16 @@ def contents(folder: Path) -> dict:
         output = folder / "figures" / f"{spec.name}{spec.suffix}"
         drawn[spec.name] = str(figures.draw(spec.name, inputs, output)[2])
     films = {"path": {**film(folder), "caption": "From one digit to another.", "alt": "A film of a path."}}
+    of_study = ("complexity", "complexity_rates")
+    study = {
+        "figures": {name: drawn.pop(name) for name in of_study if name in drawn},
+        "tables": {name: str(paths.pop(name)) for name in of_study},
+    }
     shown = {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}, "films": films}
     return {
         "title": f"How far? {world.HOSTILE}",
         "experiments": {"digits": shown},
+        "studies": {"calls": study},
         "models": {"relu": str(models)},
         "datasets": {"digits": str(world.write_json(folder / "data" / "dataset.json", data))},
         "benchmarks": [str(benchmark), str(folder / "benchmarks" / "gone.tsv")],
@@ -67,6 +76,7 @@ def contents(folder: Path) -> dict:
             "seed": 7,
             "models": {"relu": {"dataset": "digits"}},
             "experiments": {"digits": {"model": "relu"}},
+            "studies": {"calls": {"kind": "complexity"}},
         },
     }
 

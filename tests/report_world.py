@@ -196,6 +196,33 @@ def attacks_images(n: int = 6, failed: int = 0) -> pd.DataFrame:
     return tails(frame, failed)
 
 
+def complexity(power: float = -0.5) -> pd.DataFrame:
+    """Errors that follow c·n^power·√d but for some noise, for two functions and three estimators."""
+    rng = np.random.default_rng(6)
+    rows = [
+        {
+            "function": function,
+            "width": width,
+            "estimator": estimator,
+            "dimension": d,
+            "calls": n,
+            "repeat": repeat,
+            "relative_error": 0.0
+            if exact
+            else (error := scale * n**power * d**0.5 * rng.uniform(0.98, 1.02)),
+            "spectral_error": 0.0 if exact else error / 2,
+            "estimated_error": np.nan if exact else error,
+        }
+        for function, width in (("ridges", 4.0), ("quadratic", np.nan))
+        for estimator, scale in (("regression", 0.5), ("antithetic", 1.5), ("plain", 20.0))
+        for d in (8, 32)
+        for n in (256, 1024, 4096)
+        for repeat in range(3)
+        for exact in [function == "quadratic" and estimator == "regression"]
+    ]
+    return pd.DataFrame(rows)
+
+
 def history() -> pd.DataFrame:
     epoch = np.arange(1, 11)
     return pd.DataFrame(

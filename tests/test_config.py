@@ -55,6 +55,11 @@ def test_shipped_configurations_are_valid(name):
     ("models.digits_relu.parameters.hiden", [3], r"models.digits_relu.parameters.hiden"),
     ("experiments.digits.model", "digits_rleu", r"model = 'digits_rleu' is not a key of `models`"),
     ("experiments", {}, r"experiments"),
+    ("studies", {"n": {"kind": "complexity", "cals": [9]}}, r"unknown key 'studies.n.cals'.*mean 'calls'"),
+    ("studies", {"n": {"kind": "complexity", "calls": [1]}}, r"studies.n.calls.0 = 1.*greater than or equal"),
+    ("studies", {"n": {"kind": "complexity", "calls": [9, 9]}}, r"studies.n: calls names a value twice"),
+    ("studies", {"n": {"kind": "complexty"}}, r"studies.n.*'complexity'"),
+    ("studies", {"digits": {"kind": "complexity"}}, r"studies.digits has the name of an experiment"),
     ("seed", float("nan"), r"seed"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_that_names_the_key(good, path, value, told):

@@ -21,6 +21,7 @@ from curvelens import figures
 from curvelens.errors import ConfigError, DataError
 from curvelens.figures import attacks, distances, explanations, fidelity, regions, spectra, style, wording
 from curvelens.figures.inputs import load, read_table
+from curvelens.summaries.complexity import rates
 
 NAMES = [spec.name for spec in figures.specs()]
 CHARTS = [spec.name for spec in figures.specs() if spec.suffix == ".svg"]
@@ -37,6 +38,8 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(n, failed),
         "history": world.history().assign(model="relu"),
+        "complexity": world.complexity(),
+        "complexity_rates": rates(world.complexity()),
     }
     return {**made, **replaced}
 
@@ -50,7 +53,7 @@ CASES: dict[str, tuple[Any, list[str]]] = {
     "one failure": (lambda: tables(6, failed=1), ["spectra", "regions", "distances", "attacks"]),
     "failures only": (
         lambda: tables(3, failed=1000, fidelity=EMPTY_FIDELITY, attacks=EMPTY_ATTACKS),
-        [name for name in CHARTS if name != "training"],
+        [name for name in CHARTS if name not in ("training", "complexity")],
     ),
     "no numbers of the paper": (
         lambda: tables(fidelity=no_paper(world.fidelity()), attacks=no_paper(world.attacks())),
@@ -374,7 +377,8 @@ def test_finding_of_regions_follows_the_radius() -> None:
 
 
 def test_findings_come_in_the_order_of_the_questions_and_leave_out_what_was_not_run() -> None:
-    made = tables()
+    asked = ("spectra", "eigenvalues", "distances", "fidelity", "attacks", "attacks_images")
+    made = {name: table for name, table in tables().items() if name in asked}
     assert [told.split()[0] for told in figures.findings(made)] == [
         "With",
         "A",

@@ -15,10 +15,10 @@ LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets", "forward"},
     {"chain", "stages", "products", "derivatives", "surrogates", "tracing"},
-    {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions"},
+    {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
-    {"tables", "store", "datasets", "models", "training", "config", "jobs"},
+    {"tables", "store", "datasets", "models", "training", "config", "studies", "jobs"},
     {"summaries", "experiments", "figures"},
     {"reporting"},
 ]

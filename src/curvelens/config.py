@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from curvelens.errors import ConfigError
+from curvelens.studies import KINDS, AnyStudy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -290,6 +291,10 @@ class Config(Closed):
     datasets: dict[Name, Dataset] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
     experiments: dict[Name, Experiment] = Field(min_length=1)
+    studies: dict[Name, AnyStudy] = Field(
+        default_factory=dict,
+        description="Questions put to functions or networks of their own, by name; `kind` says which.",
+    )
     report: Report = Field(default_factory=lambda: Report())
 
 
@@ -334,12 +339,20 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    # Pydantic puts a study's kind into the path, though no key of that name exists.
+    parts = location[:2] + location[3:] if _kind(location) else location
+    return ".".join(str(part) for part in parts)
+
+
+def _kind(location: tuple[int | str, ...]) -> str | None:
+    found = str(location[2]) if location[:1] == ("studies",) and len(location) > 3 else None
+    return found if found in KINDS else None
 
 
 def _allowed(location: tuple[int | str, ...]) -> str:
-    model: Any = Config
-    for part in location[:-1]:
+    kind = _kind(location)
+    model: Any = KINDS[kind] if kind else Config
+    for part in location[3 if kind else 0 : -1]:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             model = _mapping_in(model.model_fields[str(part)].annotation)
     keys = list(model.model_fields)
@@ -375,6 +388,12 @@ def _check_names(config: Config) -> None:
             raise ConfigError(
                 f"config: experiments.{name}.smooth_model = {smooth!r} was trained on another data set than "
                 f"{experiment.model!r}; name a model of the same data set"
+            )
+    for name in config.studies:
+        if name in config.experiments:
+            raise ConfigError(
+                f"config: studies.{name} has the name of an experiment, whose results it would overwrite; "
+                "rename one of them"
             )
     for index, name in enumerate(config.report.experiments or []):
         check(f"report.experiments.{index}", name, config.experiments, "experiments")

@@ -11,7 +11,7 @@ from curvelens import figures
 from curvelens.errors import DataError
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import run, summaries
+from curvelens.reporting import run, studies, summaries
 from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
 from curvelens.store import load_json
 
@@ -26,14 +26,15 @@ def _claim_first(finding: str) -> Html:
 
 
 class Report:
-    """One report over one or several experiments.
+    """One report over experiments, and over studies, which belong to none.
 
     Args:
         contents: What there is to show. ``title``; ``experiments``: by name, each with ``figures`` (the JSON
             files that ``figures.draw`` wrote, by figure), ``tables`` (parquet files, by table) and, where
-            there are films, ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``models`` and
-            ``datasets`` (JSON files, by name); ``benchmarks`` (Snakemake's files); ``config`` (the complete
-            configuration). All but ``title`` and ``experiments`` may be left out.
+            there are films, ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``studies``: by
+            name, with ``figures`` and ``tables`` in the same form; ``models`` and ``datasets`` (JSON files,
+            by name); ``benchmarks`` (Snakemake's files); ``config`` (the complete configuration). All but
+            ``title`` and ``experiments`` may be left out.
 
     Raises:
         DataError: ``title`` or ``experiments`` is missing.
@@ -47,6 +48,8 @@ class Report:
                 )
         self.title = str(contents["title"])
         self.experiments: Mapping[str, Mapping[str, Any]] = contents["experiments"]
+        self.studies: Mapping[str, Mapping[str, Any]] = contents.get("studies", {})
+        self._subjects = {**self.experiments, **self.studies}
         self.config: Mapping[str, Any] = contents.get("config", {})
         self._models = {name: load_json(path) for name, path in contents.get("models", {}).items()}
         self._datasets = {name: load_json(path) for name, path in contents.get("datasets", {}).items()}
@@ -54,27 +57,34 @@ class Report:
         self._numbers = itertools.count(1)
         self._read: dict[tuple[str, str], DataFrame] = {}
 
-    def table(self, experiment: str, name: str) -> DataFrame | None:
-        """Return a table of an experiment, None where it was not made."""
-        path = self.experiments[experiment].get("tables", {}).get(name)
+    def table(self, subject: str, name: str) -> DataFrame | None:
+        """Return a table of an experiment or a study, None where it was not made."""
+        path = self._subjects[subject].get("tables", {}).get(name)
         if path is None:
             return None
-        if (experiment, name) not in self._read:
-            self._read[experiment, name] = read_table(Path(path))
-        return self._read[experiment, name]
+        if (subject, name) not in self._read:
+            self._read[subject, name] = read_table(Path(path))
+        return self._read[subject, name]
 
-    def _texts(self, experiment: str, name: str) -> Path | None:
-        path = self.experiments[experiment].get("figures", {}).get(name)
+    def _texts(self, subject: str, name: str) -> Path | None:
+        path = self._subjects[subject].get("figures", {}).get(name)
         return None if path is None else Path(path)
 
-    def _titled(self, experiment: str, blocks: list[Html]) -> list[Html]:
-        """Name the experiment above its blocks where there are several."""
-        several = len(self.experiments) > 1 and blocks
-        return [heading(experiment), *blocks] if several else blocks
+    def _titled(self, subject: str, blocks: list[Html]) -> list[Html]:
+        """Name the experiment above its blocks where there are several, or the study where its kind has."""
+        if subject in self.experiments:
+            several = len(self.experiments) > 1
+        else:
+            several = sum(self._kind(name) == self._kind(subject) for name in self.studies) > 1
+        return [heading(subject), *blocks] if several and blocks else blocks
 
-    def findings(self, experiment: str) -> list[str]:
-        """Return what each figure of an experiment found, in the order of the questions."""
-        paths = (self._texts(experiment, spec.name) for spec in figures.specs())
+    def _kind(self, study: str) -> str | None:
+        kind: str | None = self.config.get("studies", {}).get(study, {}).get("kind")
+        return kind
+
+    def findings(self, subject: str) -> list[str]:
+        """Return what each figure of an experiment or a study found, in the order of the questions."""
+        paths = (self._texts(subject, spec.name) for spec in figures.specs())
         told = (str(load_json(path)["finding"]) for path in paths if path is not None)
         return [finding for finding in told if finding]
 
@@ -89,6 +99,9 @@ class Report:
             if overview is not None:
                 told.append(figure(overview, next(self._numbers), lead=True))
             parts += self._titled(name, told)
+        for name in self.studies:
+            if findings := self.findings(name):
+                parts += self._titled(name, [element("p", *map(_claim_first, findings), class_="lead")])
         return Html(*parts)
 
     def _setting(self, experiment: str) -> list[str]:
@@ -106,16 +119,16 @@ class Report:
         ]
 
     def show(self, *names: str, missing: str) -> Html:
-        """Return the figures called ``names`` of every experiment that has them.
+        """Return the figures called ``names`` of every experiment and study that has them.
 
         Args:
             names: Registered figures.
-            missing: What to say where no experiment has any of them.
+            missing: What to say where none has any of them.
         """
         parts: list[Html] = []
-        for experiment in self.experiments:
-            paths = [path for name in names if (path := self._texts(experiment, name)) is not None]
-            parts += self._titled(experiment, [figure(path, next(self._numbers)) for path in paths])
+        for subject in self._subjects:
+            paths = [path for name in names if (path := self._texts(subject, name)) is not None]
+            parts += self._titled(subject, [figure(path, next(self._numbers)) for path in paths])
         return Html(*parts) if parts else note(missing)
 
     def fidelity(self) -> Html:
@@ -138,6 +151,15 @@ class Report:
                 parts += self._titled(
                     experiment, [summaries.attacks(summary), summaries.chosen(summary, "epsilon")]
                 )
+        return Html(*parts)
+
+    def complexity(self) -> Html:
+        """Return the table of gradient calls that each estimator needs."""
+        parts: list[Html] = []
+        for study in self.studies:
+            rates = self.table(study, "complexity_rates")
+            if rates is not None and len(rates):
+                parts += self._titled(study, studies.complexity(rates))
         return Html(*parts)
 
     def films(self, missing: str) -> Html:
@@ -192,9 +214,7 @@ class Report:
     def failures(self) -> Html:
         """Return how many images failed, and why."""
         names = [
-            (experiment, name)
-            for experiment, parts in self.experiments.items()
-            for name in parts.get("tables", {})
+            (subject, name) for subject, parts in self._subjects.items() for name in parts.get("tables", {})
         ]
         found = {key: frame for key in names if (frame := self.table(*key)) is not None}
         return run.failures(found)
