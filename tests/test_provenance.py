@@ -18,7 +18,11 @@ LAYERS = [
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
+<<<<<<< HEAD
     {"tables", "store", "datasets", "models", "training", "config", "studies", "jobs"},
+=======
+    {"tables", "store", "datasets", "models", "training", "spirometry", "config", "jobs"},
+>>>>>>> 559ccec (Simulate, read and measure exhalations; add a one-dimensional residual network)
     {"summaries", "experiments", "figures"},
     {"reporting"},
 ]
