@@ -14,7 +14,7 @@ import pytest
 import report_fixture
 import report_world as world
 
-from curvelens import reporting
+from curvelens import figures, reporting
 from curvelens.errors import DataError
 from curvelens.reporting import html, run, summaries
 from curvelens.reporting.execute import mathml
@@ -82,6 +82,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
         "history": world.history(),
+        "complexity": world.complexity(),
     }
     for name, frame in made.items():
         SCHEMAS[name].validate(frame)
@@ -116,8 +117,9 @@ def test_every_heading_is_in_order_and_in_the_contents(page: Page) -> None:
 
 def test_every_picture_has_an_alternative_text_and_a_caption(page: Page) -> None:
     pictures = page.all("img")
-    assert len(pictures) == len(page.all("figcaption")) == 9
-    assert len(page.all("picture")) == len(page.all("source")) == 8  # the film has no second version
+    drawn = len(figures.specs())
+    assert len(page.all("picture")) == len(page.all("source")) == drawn
+    assert len(pictures) == len(page.all("figcaption")) == drawn + 1  # the film has no second version
     assert all(len(picture["alt"] or "") > 10 for picture in pictures)
     assert page.all("video")[0]["aria-label"] == "A film of a path."
     assert all("(max-width: 639px)" in (source["media"] or "") for source in page.all("source"))
@@ -137,6 +139,7 @@ def test_questions_have_their_tables(page: Page) -> None:
         "Where does first order mislead?",
         "Which local model is faithful at which radius?",
         "Which attacks work?",
+        "How many gradient calls does a Hessian need?",
         "What failed?",
         "Mean PMSE of the class logit".replace("PMSE", "P_MSE"),
         "Torop et al. 2023, Table 1: another network, 200 images",
@@ -177,6 +180,7 @@ def test_a_stage_that_was_not_run_says_so(tmp_path: Path) -> None:
     assert "&lt;none&gt;" in str(report.show("attacks", missing="This run did not attack (<none>)."))
     assert str(report.attacks()) == str(report.fidelity()) == ""
     assert "<h1>t</h1>" in str(report.front())
+    assert str(report.complexity()) == ""
     assert "no per-image table" in str(report.failures())
     assert "no film" in str(report.films(missing="no film"))
     for block in (report.networks(), report.data(), report.machine()):
