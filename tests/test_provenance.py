@@ -15,7 +15,8 @@ LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets", "forward"},
     {"chain", "stages", "products", "derivatives", "surrogates", "tracing"},
-    {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"},
+    {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
+    | {"nystrom", "softmax_products"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
 <<<<<<< HEAD

@@ -79,6 +79,22 @@ def pullback(function: Function, x: Tensor) -> Function:
     return lambda u: first.attempt(lambda pull: pull(u))
 
 
+def pushforward(function: Function) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return ``(xs[B, *shape], v[B, *shape]) -> J_i v_i [B, c]`` with J_i the function's Jacobian at row i.
+
+    By forward mode; where an operation has no forward derivative, by reverse mode twice.
+
+    Args:
+        function: ``[B, *shape] -> [B, c]``, row by row, its model in evaluation mode.
+    """
+    ways: list[tuple[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]]] = [
+        ("by forward mode", lambda: _forward_push(function)),
+        ("by reverse mode twice", lambda: _double_pull(function)),
+    ]
+    first = _FirstThatWorks("Jacobian-vector product", ways)
+    return lambda xs, v: first.attempt(lambda push: push(xs, v))
+
+
 def select_rows(f: Function, rows: slice | Tensor) -> Function:
     """Return f for some of the rows of x, which matters where it has an index per row."""
     return f.rows(rows) if isinstance(f, Scalar) else f
@@ -215,6 +231,28 @@ def _copying_pullback(function: Function, x: Tensor) -> Function:
             return torch.autograd.grad(function(copies), copies, u)[0]
 
     return pull
+
+
+def _forward_push(function: Function) -> Callable[[Tensor, Tensor], Tensor]:
+    _load_forward_mode()
+
+    @torch.no_grad()
+    def push(xs: Tensor, v: Tensor) -> Tensor:
+        return cast(Tensor, torch.func.jvp(function, (xs,), (v,))[1])
+
+    return push
+
+
+def _double_pull(function: Function) -> Callable[[Tensor, Tensor], Tensor]:
+    def push(xs: Tensor, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = xs.detach().requires_grad_()
+            y = function(leaf)
+            u = torch.zeros_like(y, requires_grad=True)
+            (pulled,) = torch.autograd.grad(y, leaf, u, create_graph=True)
+            return torch.autograd.grad(pulled, u, v)[0]
+
+    return push
 
 
 @cache

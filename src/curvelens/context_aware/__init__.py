@@ -13,7 +13,7 @@ half of the one in the authors' code: their λ₂ = L + 20 is λ₂ = L/2 + 10 h
 from __future__ import annotations
 
 from curvelens.context_aware.comparison import angle, distance, kantorovich_distance, normalise, sparsity
-from curvelens.context_aware.explanation import ContextAware, ConvergenceWarning, cafo, caso
+from curvelens.context_aware.explanation import ContextAware, ConvergenceWarning, cafo, caso, caso_path
 from curvelens.context_aware.penalties import SparsityChoice, choose_l1, choose_l2
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "angle",
     "cafo",
     "caso",
+    "caso_path",
     "choose_l1",
     "choose_l2",
     "distance",

@@ -14,6 +14,7 @@ from torch import Tensor
 from curvelens.errors import ArgumentError
 from curvelens.quadratic import Dense, LocalQuadratic, LowRank, MatrixFree
 from curvelens.softmax_curvature import SoftmaxHessian
+from curvelens.softmax_products import SoftmaxProducts
 
 Extremes = tuple[float, float]
 
@@ -102,6 +103,10 @@ class Spectral:
         """Return Hv, [d]."""
         return self.vectors @ (self.values * (self.vectors.T @ v))
 
+    def columns(self, v: Tensor) -> Tensor:
+        """Return H times columns, [d, m]."""
+        return self.vectors @ (self.values[:, None] * (self.vectors.T @ v))
+
     def extremes(self) -> Extremes:
         """Return the smallest and largest eigenvalue, zero included."""
         if len(self.values) == 0:
@@ -115,9 +120,10 @@ class Spectral:
             raise not_concave(l2, largest)
 
     def solve(self, g: Tensor, l2: float) -> Tensor:
-        """Return (2λ₂I − H)⁻¹g, [d], by Woodbury's identity in the eigenbasis."""
+        """Return (2λ₂I − H)⁻¹g, [d] or columns [d, m], by Woodbury's identity in the eigenbasis."""
         gain = 1 / (2 * l2 - self.values) - 1 / (2 * l2)
-        return g / (2 * l2) + self.vectors @ (gain * (self.vectors.T @ g))
+        part = self.vectors.T @ g
+        return g / (2 * l2) + self.vectors @ (gain.reshape(-1, *[1] * (g.ndim - 1)) * part)
 
 
 class Matrix:
@@ -214,6 +220,8 @@ def operator(H: Any, g: Tensor) -> Operator:
         H = H.curvature
     if isinstance(H, SoftmaxHessian):
         H = H.low_rank()
+    if isinstance(H, SoftmaxProducts):
+        H = MatrixFree(H.matvec, H.size)
     if H is None:
         return Zero()
     size, like = g.numel(), torch.empty(0, dtype=torch.float64, device=g.device)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from curvelens.context_aware.comparison import sparsity
-from curvelens.context_aware.explanation import ContextAware, caso
+from curvelens.context_aware.explanation import ContextAware, caso, caso_path
 from curvelens.context_aware.operators import operator
 from curvelens.derivatives import value
 from curvelens.errors import ArgumentError
+from curvelens.softmax_products import SoftmaxProducts
 
 if TYPE_CHECKING:
     from curvelens.context_aware.explanation import Array, Curvature
@@ -78,8 +79,8 @@ def choose_l1(
 
     λ₁ runs through 10⁻⁵, 10⁻⁴, … up to max|g|, from where on Δ is zero. Of the solutions with η in
     [``least``, 1) the one whose perturbed input x + Δ has the highest loss is taken. If there is none, max|g|
-    is halved until there is one; should that step over the range, the last interval is bisected. Each
-    solution starts from the one before.
+    is halved until there is one; should that step over the range, the last interval is bisected. The grid is
+    solved as one path (:func:`~curvelens.context_aware.caso_path`).
 
     Args:
         g: Gradient of the loss, [*shape]; [C, H, W] counts as H·W pixels.
@@ -103,21 +104,23 @@ def choose_l1(
         raise ArgumentError("choose_l1: g must be finite and not zero; check the model and the input")
     if not 0 <= least < 1 or halvings < 1:
         raise ArgumentError(f"choose_l1: needs least={least:g} in [0, 1) and halvings={halvings} ≥ 1")
-    hessian = operator(H, gradient)
+    hessian = H if isinstance(H, SoftmaxProducts) else operator(H, gradient)
     found: list[SparsityChoice] = []
-    start: Tensor | None = None
 
-    def solve(l1: float) -> SparsityChoice:
-        nonlocal start
-        made = caso(gradient, hessian, l1, l2, tolerance=tolerance, start=start)
-        start, eta = made.delta, sparsity(made.delta)
+    def judge(l1: float, made: ContextAware) -> SparsityChoice:
+        eta = sparsity(made.delta)
         height = float(value(loss, (x + made.delta.to(x))[None]))
         choice = SparsityChoice(l1, made, eta, height, least <= eta < 1, [])
         found.append(choice)
         return choice
 
-    for l1 in reversed(list(_grid(top))):
-        solve(l1)
+    def solve(l1: float) -> SparsityChoice:
+        start = found[-1].explanation.delta if found else None
+        return judge(l1, caso(gradient, hessian, l1, l2, tolerance=tolerance, start=start))
+
+    if grid := list(_grid(top)):
+        for l1, made in zip(grid, caso_path(gradient, hessian, grid, l2, tolerance=tolerance), strict=True):
+            judge(l1, made)
     if not any(choice.satisfied for choice in found):
         _bisect(solve, top, least, halvings)
     path = sorted((choice.l1, choice.sparsity, choice.loss) for choice in found)

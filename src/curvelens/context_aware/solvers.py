@@ -1,4 +1,4 @@
-"""Solvers for ½ΔᵀAΔ − gᵀΔ + λ₁‖Δ‖₁ → min with A = 2λ₂I − H, on flattened vectors [d] in double precision."""
+"""Solvers for ½ΔᵀAΔ − gᵀΔ + λ₁·penalty(Δ) → min with A = 2λ₂I − H, on vectors [d] in double precision."""
 
 from __future__ import annotations
 
@@ -9,25 +9,11 @@ import torch
 from torch import Tensor
 
 from curvelens.context_aware.operators import Operator, not_concave
+from curvelens.context_aware.proximal import ENTRIES, Penalty
 
 ROUNDING = 8.0  # multiples of the relative rounding error by which products may be off
 PAPER_STEP = 0.1
 PAPER_DECAY = 0.5
-
-
-def soft_threshold(values: Tensor, threshold: float) -> Tensor:
-    """Move every entry towards zero by ``threshold``, to exactly zero where it is smaller.
-
-    The proximal operator of ``threshold``·‖·‖₁ (Parikh and Boyd 2014, sec. 6.5.2).
-
-    Args:
-        values: Any shape.
-        threshold: ≥ 0.
-
-    Returns:
-        Same shape.
-    """
-    return values.sign() * (values.abs() - threshold).clamp_min(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +25,14 @@ class Problem:
         H: Hessian.
         l1: λ₁ ≥ 0.
         l2: λ₂ > 0.
+        penalty: What λ₁ weighs.
     """
 
     g: Tensor
     H: Operator
     l1: float
     l2: float
+    penalty: Penalty = ENTRIES
 
     def apply(self, v: Tensor) -> Tensor:
         """Return Av = 2λ₂v − Hv, [d]."""
@@ -52,8 +40,7 @@ class Problem:
 
     def violation(self, delta: Tensor, product: Tensor) -> Tensor:
         """Return r, the smallest subgradient of the maximised objective at Δ, [d], given AΔ."""
-        slope = self.g - product
-        return torch.where(delta != 0, slope - self.l1 * delta.sign(), soft_threshold(slope, self.l1))
+        return self.penalty.violation(delta, self.g - product, self.l1)
 
     def residual(self, delta: Tensor, product: Tensor) -> float:
         """Return ‖r‖₂/‖g‖₂ (‖r‖₂ where g is zero), given AΔ."""
@@ -68,7 +55,7 @@ class Problem:
 
     def objective(self, delta: Tensor, product: Tensor) -> float:
         """Return the maximised objective at Δ, given AΔ."""
-        return float(self.g @ delta - delta @ product / 2 - self.l1 * delta.abs().sum())
+        return float(self.g @ delta - delta @ product / 2 - self.l1 * self.penalty.norm(delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +76,13 @@ class Solution:
 def direct(problem: Problem) -> Solution | None:
     """Return the closed form, or None where there is none.
 
-    There is one for H = 0, for λ₁ ≥ max|g| (where Δ = 0), and for λ₁ = 0 unless H is known by products only.
+    There is one for H = 0, for λ₁ so large that Δ = 0, and for λ₁ = 0 unless H is known by products only.
     """
-    if problem.l1 >= float(problem.g.abs().max()):
+    if problem.l1 >= float(problem.penalty.dual_norm(problem.g)):
         delta = torch.zeros_like(problem.g)
         return Solution(delta, delta, 0)
     if problem.H.extremes() == (0.0, 0.0):
-        delta = soft_threshold(problem.g, problem.l1) / (2 * problem.l2)
+        delta = problem.penalty.prox(problem.g, problem.l1) / (2 * problem.l2)
     elif problem.l1 == 0:
         found = problem.H.solve(problem.g, problem.l2)
         if found is None:
@@ -168,7 +155,7 @@ def accelerated(problem: Problem, start: Tensor | None, tolerance: float, max_it
     while iterations < max_iterations:
         if problem.residual(delta, product) <= max(tolerance, problem.attainable(delta)):
             break
-        new = soft_threshold(ahead + (problem.g - ahead_product) / bound, problem.l1 / bound)
+        new = problem.penalty.prox(ahead + (problem.g - ahead_product) / bound, problem.l1 / bound)
         new_product = problem.apply(new)
         iterations += 1
         move = new - ahead
@@ -210,7 +197,7 @@ def paper(problem: Problem, start: Tensor | None, iterations: int) -> Solution:
     ahead, ahead_product, age, step = delta, product, 1.0, PAPER_STEP
     for _ in range(iterations):
         while True:
-            new = soft_threshold(ahead + step * (problem.g - ahead_product), step * problem.l1)
+            new = problem.penalty.prox(ahead + step * (problem.g - ahead_product), step * problem.l1)
             new_product = problem.apply(new)
             move = new - ahead
             # The quadratic's excess over its tangent is ½ moveᵀA move, the bound's ‖move‖²/(2 step).
