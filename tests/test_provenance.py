@@ -19,11 +19,7 @@ LAYERS = [
     | {"nystrom", "softmax_products"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
-<<<<<<< HEAD
-    {"tables", "store", "datasets", "models", "training", "config", "studies", "jobs"},
-=======
-    {"tables", "store", "datasets", "models", "training", "spirometry", "config", "jobs"},
->>>>>>> 559ccec (Simulate, read and measure exhalations; add a one-dimensional residual network)
+    {"tables", "store", "datasets", "models", "training", "spirometry", "config", "studies", "jobs"},
     {"summaries", "experiments", "figures"},
     {"reporting"},
 ]
