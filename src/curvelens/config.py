@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from curvelens.errors import ConfigError
+from curvelens.schedules import Training
 from curvelens.studies import KINDS, AnyStudy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -73,21 +74,6 @@ class Dataset(Closed):
         None, description="A folder that already holds the raw files: nothing is downloaded."
     )
     split: Split = Field(default_factory=Split)
-
-
-class Training(Closed):
-    """Stochastic gradient descent; the papers' schedule is in config/paper.yaml."""
-
-    optimizer: Literal["sgd", "adam", "rmsprop"] = Field("sgd", description="Update rule.")
-    epochs: Count = Field(40, description="Passes over the training images.")
-    updates: Count | None = Field(None, description="Updates in total; where given, `epochs` has no effect.")
-    batch_size: Count = Field(64, description="Images per update.")
-    learning_rate: Positive = Field(0.05, description="Step size at the start.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; ignored by Adam and RMSProp.")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the weights.")
-    decay_at: list[Count] = Field(
-        default_factory=list, description="Updates after which the learning rate falls to a tenth."
-    )
 
 
 class Model(Closed):

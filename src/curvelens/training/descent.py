@@ -131,7 +131,7 @@ class Descent:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed, name = self.identity
-        torch.manual_seed(seeds.derive(seed, "update", name, state.update))
+        self._seed_torch(seeds.derive(seed, "update", name, state.update))
         chosen = self._batch()
         self.model.train()
         loss, sums = self.objective.loss(chosen)
@@ -144,6 +144,13 @@ class Descent:
         state.seconds += time.perf_counter() - start
         if state.batch == self.batches or self.finished:
             self._end_epoch(rate)
+
+    def _seed_torch(self, seed: int) -> None:
+        # torch.manual_seed records a stack trace for each kind of accelerator that is not in use, which costs
+        # as much as an update of a small network.
+        torch.random.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _batch(self) -> torch.Tensor:
         epoch = self.state.epoch
@@ -182,5 +189,5 @@ def optimizer(model: torch.nn.Module, parameters: Schedule) -> torch.optim.Optim
     if parameters.optimizer == "adam":
         return torch.optim.Adam(weights, lr=rate, weight_decay=decay)
     if parameters.optimizer == "rmsprop":
-        return torch.optim.RMSprop(weights, lr=rate, weight_decay=decay)
+        return torch.optim.RMSprop(weights, lr=rate, weight_decay=decay, foreach=True)
     return torch.optim.SGD(weights, lr=rate, momentum=parameters.momentum, weight_decay=decay)
