@@ -18,10 +18,12 @@ def experiment_artifacts(experiment):
     chosen = settings.experiments[experiment]
     networks = [name for name in (chosen.model, chosen.smooth_model) if name]
     found = {
-        "history": expand("results/models/{model}/history.parquet", model=networks),
         "models": expand("results/models/{model}/model.json", model=networks),
         "images": "results/data/{}/test.npz".format(settings.models[chosen.model].dataset),
     }
+    trained = [name for name in networks if name in trained_models()]
+    if trained:
+        found["history"] = expand("results/models/{model}/history.parquet", model=trained)
     for stage, names in STAGES.items():
         if getattr(chosen, stage) is not None:
             found |= {name: f"results/tables/{experiment}/{name}.parquet" for name in names}

@@ -105,6 +105,36 @@ def library(*modules):
     return code_version(*(f"curvelens.{module}" for module in modules))
 
 
+def trained_models():
+    """The networks of the config that the workflow trains itself."""
+    return [name for name, model in settings.models.items() if model.weights is None]
+
+
+def imported_models():
+    """The networks of the config whose weights come from a file."""
+    return [name for name, model in settings.models.items() if model.weights is not None]
+
+
+def one_of(names):
+    """A regular expression of some names; of none, one that nothing matches."""
+    return "|".join(names) or "(?!)"
+
+
+def split_of(split):
+    """The images of a split of a network's data set, as an input function."""
+    return lambda wildcards: f"results/data/{settings.models[wildcards.model].dataset}/{split}.npz"
+
+
+def dataset_info(wildcards):
+    """Description of a network's data set."""
+    return f"results/data/{settings.models[wildcards.model].dataset}/dataset.json"
+
+
+def dataset_code(dataset):
+    """Version of the code that prepares a data set."""
+    return library("datasets", registered(datasets.REGISTRY, settings.datasets[dataset].source))
+
+
 def model_code(model):
     """Module that builds the architecture of a model of the config."""
     return registered(models.REGISTRY, settings.models[model].architecture)

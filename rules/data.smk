@@ -40,10 +40,7 @@ rule prepare_dataset:
     params:
         settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
         seed=settings.seed,
-        code=lambda wildcards: library(
-            "datasets",
-            registered(datasets.REGISTRY, settings.datasets[wildcards.dataset].source),
-        ),
+        code=lambda wildcards: dataset_code(wildcards.dataset),
     message:
         "Prepare data set {wildcards.dataset}"
     script:

@@ -1,17 +1,19 @@
 rule train_model:
     input:
-        train=lambda wildcards: f"results/data/{settings.models[wildcards.model].dataset}/train.npz",
-        validation=lambda wildcards: f"results/data/{settings.models[wildcards.model].dataset}/validation.npz",
-        test=lambda wildcards: f"results/data/{settings.models[wildcards.model].dataset}/test.npz",
-        info=lambda wildcards: f"results/data/{settings.models[wildcards.model].dataset}/dataset.json",
+        # Training follows the data set's settings, in params, not the dates of its files: a data set that is
+        # prepared again, because one of its files was lost or damaged, is the same.
+        train=ancient(split_of("train")),
+        validation=ancient(split_of("validation")),
+        info=ancient(dataset_info),
     output:
         weights="results/models/{model}/weights.safetensors",
-        info="results/models/{model}/model.json",
         history="results/models/{model}/history.parquet",
     log:
         "results/logs/train_model/{model}.log",
     benchmark:
         "results/benchmarks/train_model/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(trained_models()),
     conda:
         "../envs/curvelens.yaml"
     threads: 1
@@ -20,12 +22,70 @@ rule train_model:
         runtime=120,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
+        data=lambda wildcards: settings.datasets[settings.models[wildcards.model].dataset].model_dump(
+            mode="json"
+        ),
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint="results/checkpoints/{model}.pt",
         code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+        data_code=lambda wildcards: dataset_code(settings.models[wildcards.model].dataset),
     message:
         "Train {wildcards.model}"
     script:
         "../scripts/train_model.py"
+
+
+rule import_model:
+    input:
+        weights=lambda wildcards: settings.models[wildcards.model].weights,
+        info=ancient(dataset_info),
+    output:
+        weights="results/models/{model}/weights.safetensors",
+    log:
+        "results/logs/import_model/{model}.log",
+    benchmark:
+        "results/benchmarks/import_model/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(imported_models()),
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
+        code=lambda wildcards: library("models", model_code(wildcards.model)),
+    message:
+        "Import the weights of {wildcards.model}"
+    script:
+        "../scripts/import_model.py"
+
+
+rule evaluate_model:
+    input:
+        weights="results/models/{model}/weights.safetensors",
+        train=split_of("train"),
+        validation=split_of("validation"),
+        test=split_of("test"),
+        info=dataset_info,
+    output:
+        "results/models/{model}/model.json",
+    log:
+        "results/logs/evaluate_model/{model}.log",
+    benchmark:
+        "results/benchmarks/evaluate_model/{model}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+    message:
+        "Evaluate {wildcards.model}"
+    script:
+        "../scripts/evaluate_model.py"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import yaml
 from workflow_runs import ROOT, TEST_CONFIG, output, scheduled, snakemake
 
@@ -172,15 +173,42 @@ def test_a_corrupt_file_is_named_and_nothing_else_is_lost(copied):
 
 
 def test_weights_that_do_not_fit_are_told(copied):
-    shutil.copy(
-        copied / "results/models/digits_softplus/weights.safetensors",
-        copied / "results/models/digits_relu/weights.safetensors",
-    )
-    info = copied / "results/models/digits_relu/model.json"
-    info.write_text(info.read_text().replace("64,", "63,", 1).replace('"hidden": [64', '"hidden": [63'))
-    done = snakemake(copied, "distances", "--forcerun", "compute_distances")
+    weights = copied / "results/models/digits_relu/weights.safetensors"
+    tensors = safetensors.numpy.load_file(weights)
+    safetensors.numpy.save_file(tensors | {"linear1.bias": np.zeros(63, np.float32)}, weights)
+    done = snakemake(copied, "models")
     assert done.returncode != 0
-    assert re.search(r"curvelens: error: .*weights\.safetensors.*", output(done)), output(done)
+    assert re.search(r"curvelens: error: .*weights\.safetensors: linear1\.bias is \[63\].*", output(done))
+
+
+def test_images_that_were_lost_are_prepared_again_without_training(copied):
+    (copied / "results/data/digits/test.npz").unlink()
+    again = scheduled(copied, "--forcerun", "prepare_dataset")
+    assert {"prepare_dataset", "evaluate_model"} <= again
+    assert "train_model" not in again
+
+
+def test_weights_from_a_file_replace_training(finished, tmp_path):
+    """The network that was trained, taken as a file: the same network, no history, the same explanations."""
+    given = tmp_path / "given.safetensors"
+    shutil.copy(finished / "results/models/digits_relu/weights.safetensors", given)
+
+    def from_file(experiment, raw):
+        raw["models"]["digits_relu"] |= {"weights": str(given), "weights_sha256": store.sha256(given)}
+
+    config = changed_config(tmp_path, from_file)
+    done = snakemake(tmp_path, "results/models/digits_relu/model.json", config=config)
+    assert done.returncode == 0, output(done)
+    ours, theirs = (
+        store.load_json(folder / "results/models/digits_relu/model.json") for folder in (tmp_path, finished)
+    )
+    assert ours["imported"]["file"] == "given.safetensors"
+    assert "training" not in ours
+    assert ours["test_accuracy"] == theirs["test_accuracy"]
+    assert {"train_model", "import_model"} <= scheduled(tmp_path, "--forceall", config=config)
+    given.write_bytes(given.read_bytes()[:-4])
+    done = snakemake(tmp_path, "results/models/digits_relu/model.json", config=config)
+    assert re.search(r"curvelens: error: .*given\.safetensors: SHA-256 is .* not .*", output(done))
 
 
 @pytest.mark.parametrize("profile", ["default", "slurm", "kubernetes"])

@@ -77,12 +77,25 @@ class Dataset(Closed):
 
 
 class Model(Closed):
-    """A network and how it is trained."""
+    """A network, and how it is trained or where its weights come from."""
 
     dataset: str = Field(description="A key of `datasets`.")
     architecture: str = Field("mlp", description="A registered architecture.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Keys of that architecture.")
     training: Training = Field(default_factory=lambda: Training())
+    weights: FilePath | None = Field(
+        None,
+        description="A file with trained weights, safetensors or a PyTorch state dict: nothing is trained.",
+    )
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="Checksum that the file must have; null accepts any."
+    )
+
+    @model_validator(mode="after")
+    def _checksum_has_a_file(self) -> Model:
+        if self.weights is None and self.weights_sha256 is not None:
+            raise ValueError("weights_sha256 is given without weights; name the file, or leave both out")
+        return self
 
 
 class Explanations(Closed):

@@ -37,6 +37,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
 def penultimate_layer(model: nn.Module, x: Tensor) -> str:
     """Return the name of the last layer with weights that runs before the output layer.
 
+    A model may name another submodule by an attribute ``penultimate``. Residual networks do: their last layer
+    with weights is one term of a sum, not what the output layer reads.
+
     Args:
         model: Any module.
         x: Input to run it on, ``[B, *shape]``.
@@ -44,6 +47,9 @@ def penultimate_layer(model: nn.Module, x: Tensor) -> str:
     Raises:
         ArgumentError: Fewer than two layers with weights ran.
     """
+    named = getattr(model, "penultimate", None)
+    if isinstance(named, str):
+        return named
     called: list[str] = []
     thread = threading.get_ident()
 

