@@ -131,7 +131,7 @@ report.films(missing="This run did not film a path between two classes (stage pa
 report.networks()
 
 # %%
-report.show("training", missing="No training history was passed to this report.")
+report.show("training", missing="This run trained no network: the weights were given.")
 
 # %%
 report.data()

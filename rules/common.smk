@@ -105,14 +105,18 @@ def library(*modules):
     return code_version(*(f"curvelens.{module}" for module in modules))
 
 
+def imported_models():
+    """The networks of the config whose weights come from a file, or with their architecture."""
+    return [
+        name
+        for name, model in settings.models.items()
+        if model.weights or models.REGISTRY.get(model.architecture).traits.get("pretrained")
+    ]
+
+
 def trained_models():
     """The networks of the config that the workflow trains itself."""
-    return [name for name, model in settings.models.items() if model.weights is None]
-
-
-def imported_models():
-    """The networks of the config whose weights come from a file."""
-    return [name for name, model in settings.models.items() if model.weights is not None]
+    return [name for name in settings.models if name not in imported_models()]
 
 
 def one_of(names):

@@ -39,7 +39,8 @@ rule train_model:
 
 rule import_model:
     input:
-        weights=lambda wildcards: settings.models[wildcards.model].weights,
+        # Nothing where the weights come with the architecture.
+        weights=lambda wildcards: settings.models[wildcards.model].weights or [],
         info=ancient(dataset_info),
     output:
         weights="results/models/{model}/weights.safetensors",
@@ -82,6 +83,7 @@ rule evaluate_model:
         runtime=60,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
+        trained=lambda wildcards: wildcards.model in trained_models(),
         seed=settings.seed,
         device=settings.device,
         code=lambda wildcards: library("training", "models", model_code(wildcards.model)),

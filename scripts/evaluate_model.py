@@ -1,6 +1,6 @@
 """Measure one network on every split, and describe it."""
 
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, training
@@ -17,7 +17,8 @@ model = models.build(**architecture)
 models.load_weights(model, snakemake.input.weights)
 model = model.to(jobs.device(snakemake.params.device))
 quality = {
-    f"{name}_{measure}": value
+    # JSON has no NaN: a split without labelled images has no accuracy.
+    f"{name}_{measure}": None if math.isnan(value) else value
     for name in ("train", "validation", "test")
     for measure, value in training.evaluate(model, store.load_image_set(snakemake.input[name]))
     ._asdict()
@@ -25,8 +26,8 @@ quality = {
 }
 origin = (
     {"training": settings["training"]}
-    if settings["weights"] is None
-    else {"imported": {"file": Path(settings["weights"]).name, "sha256": settings["weights_sha256"]}}
+    if snakemake.params.trained
+    else {"imported": settings["weights"] or settings["architecture"]}
 )
 meta = {
     "name": snakemake.wildcards.model,

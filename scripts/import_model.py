@@ -12,5 +12,6 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
 model = models.build(**models.described(settings, store.load_json(snakemake.input.info)))
-models.load_weights(model, snakemake.input.weights, settings["weights_sha256"])
+if snakemake.input.weights:
+    models.load_weights(model, snakemake.input.weights, settings["weights_sha256"])
 models.save_weights(model, snakemake.output.weights)

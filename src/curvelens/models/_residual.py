@@ -61,6 +61,12 @@ class Block(nn.Module):
         return self.relu2(inner + self.shortcut(x))
 
 
+def with_penultimate(network: nn.Sequential, name: str) -> nn.Sequential:
+    """Name the submodule whose units are the inner neurons; see ``curvelens.forward.penultimate_layer``."""
+    network.__dict__["penultimate"] = name  # a plain attribute, which copies keep and state dicts leave out
+    return network
+
+
 def cifar_network(
     blocks: int, width: int, mean: Sequence[float], std: Sequence[float], classes: int, channels: int
 ) -> nn.Sequential:
@@ -88,5 +94,4 @@ def cifar_network(
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-    network.penultimate = "pool"
-    return network
+    return with_penultimate(network, "pool")
