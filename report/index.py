@@ -53,6 +53,9 @@ report.show("spectra", "regions", missing="This run did not compute Hessian spec
 # %%
 report.show("distances", missing="This run did not compare CASO with CAFO (stage distances).")
 
+# %%
+report.curvature_forms()
+
 # %% [markdown]
 # ## Which local model is faithful at which radius?
 #

@@ -27,6 +27,8 @@ def experiment_artifacts(experiment):
     for stage, names in STAGES.items():
         if getattr(chosen, stage) is not None:
             found |= {name: f"results/tables/{experiment}/{name}.parquet" for name in names}
+    if chosen.distances is not None and chosen.distances.compared_images:
+        found["curvature_forms"] = f"results/tables/{experiment}/curvature_forms.parquet"
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
     if chosen.explanations is not None:

@@ -47,3 +47,32 @@ rule gather_distances:
         "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     script:
         "../scripts/gather_distances.py"
+
+
+rule compare_curvatures:
+    input:
+        network=network,
+        images=images("test"),
+    output:
+        table="results/tables/{experiment}/curvature_forms.parquet",
+        csv="results/tables/{experiment}/curvature_forms.csv",
+    log:
+        "results/logs/compare_curvatures/{experiment}.log",
+    benchmark:
+        "results/benchmarks/compare_curvatures/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        images=lambda wildcards: settings.experiments[wildcards.experiment].distances.compared_images,
+        c1=lambda wildcards: settings.experiments[wildcards.experiment].distances.c1,
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
+    message:
+        "Compare forms of the Hessian on {wildcards.experiment}"
+    script:
+        "../scripts/compare_curvatures.py"

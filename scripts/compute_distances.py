@@ -18,5 +18,12 @@ device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 images = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
 shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
-table = distances.distances(model, shard, c1=settings["c1"], device=device)
+table = distances.distances(
+    model,
+    shard,
+    c1=settings["c1"],
+    form=settings["curvature"],
+    seed=snakemake.params.seed,
+    device=device,
+)
 tables.write(table, DISTANCES, snakemake.output[0])

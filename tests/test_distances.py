@@ -240,3 +240,34 @@ def test_more_groups_than_images():
     found = summaries.summarise(made([0.2, 0.4], [0.1, 0.3]), groups=5)
     assert found["images"].tolist() == [2, 1, 1]
     assert summaries.summarise(made([], [])).empty
+
+
+def many_classes() -> nn.Module:
+    return network(60, scale=1.5)
+
+
+def test_many_classes_are_explained_by_products_and_alike():
+    model, images = many_classes(), image_set(4)
+    few = distances.distances(model, images, c1=0.5, dtype=torch.float64)
+    full = distances.distances(model, images, c1=0.5, form="factor", dtype=torch.float64)
+    assert set(few["curvature"]) == {"products"}
+    assert set(full["curvature"]) == {"factor"}
+    assert (few["full_calls"] == 60).all()
+    assert (few["calls"] < 40).all()
+    np.testing.assert_allclose(few["largest_eigenvalue"], full["largest_eigenvalue"], rtol=0, atol=1e-4)
+    # L is sought to 1e-4 of 2c₁, which moves an explanation by as much, and its distance by no more.
+    np.testing.assert_allclose(few["distance"], full["distance"], atol=2e-4)
+    assert (few["kkt_residual"] < 1e-6).all()
+
+
+def test_forms_agree_on_a_piecewise_linear_network():
+    table = distances.compare_forms(many_classes(), image_set(3), c1=0.5, dtype=torch.float64)
+    assert (table["status"] == "ok").all()
+    assert table["curvature"].tolist() == ["factor", "products", "differentiation"] * 3
+    assert (table["difference"] < 1e-3).all()
+    assert (table.groupby("curvature")["calls"].mean() > 0).all()
+
+
+def test_an_unknown_form_is_named():
+    with pytest.raises(ConfigError, match="newton"):
+        distances.distances(network(3), image_set(1), form="newton")

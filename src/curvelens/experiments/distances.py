@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from curvelens import targets
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
 from curvelens.errors import ConfigError
-from curvelens.experiments.local_models import build
+from curvelens.experiments.loss_curvature import loss_curvature
 from curvelens.experiments.rows import Item, per_image
-from curvelens.quadratic import LocalQuadratic, MatrixFree
-from curvelens.softmax_curvature import SoftmaxHessian, softmax_hessian
-from curvelens.summaries.distances import DISTANCES
+from curvelens.seeds import derive
+from curvelens.summaries.distances import DISTANCES, FORM_COMPARISON, FORMS
 from curvelens.tables import frame
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def distances(
     images: ImageSet,
     *,
     c1: float = 10.0,
+    form: str = "auto",
+    seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> pd.DataFrame:
@@ -36,6 +38,8 @@ def distances(
         model: Classifier on ``device`` and in ``dtype``; L is exact for a piecewise-linear network.
         images: The images.
         c1: λ₂ = L/2 + c₁, > 0.
+        form: How the Hessian is held, see :func:`~curvelens.experiments.loss_curvature.loss_curvature`.
+        seed: Seed of the run.
         device: Device of the model.
         dtype: Precision of the model; None means float32.
 
@@ -43,74 +47,96 @@ def distances(
         The table :data:`DISTANCES`; an image that fails becomes a failed row.
 
     Raises:
-        ConfigError: if ``c1`` is not positive.
+        ConfigError: if ``c1`` is not positive or the form does not exist.
     """
     if not (math.isfinite(c1) and c1 > 0):
         raise ConfigError(f"distances.c1: {c1:g} is not positive; 10 is the paper's")
 
+    if form not in FORMS:
+        raise ConfigError(f"distances.curvature: {form!r} does not exist; choose from {', '.join(FORMS)}")
+
     def compare(item: Item) -> dict[str, Any]:
-        gradient, H, (smallest, largest), calls = _curvature(model, item)
-        l2 = choose_l2(largest, c1)
-        first = cafo(gradient, 0.0, l2)
-        second = caso(gradient, H, 0.0, l2)
-        p = item.logits.double().softmax(0)
-        entropy = max(0.0, float(-(p * p.clamp_min(1e-300).log()).sum()))
-        return {
-            "entropy": entropy,
-            "effective_classes": math.exp(entropy),
-            "largest_eigenvalue": largest,
-            "lambda2": l2,
-            "distance": distance(first.delta, second.delta),
-            "angle": angle(first.delta, second.delta),
-            "kantorovich_bound": kantorovich_distance(largest, l2, smallest),
-            "kkt_residual": second.residual,
-            "calls": calls,
-        }
+        row, _ = compare_explanations(
+            model, item, c1, form, derive(seed, item.image_id, "largest eigenvalue")
+        )
+        return row
 
     rows = per_image(images, model, compare, description="distances", device=device, dtype=dtype)
     return frame(rows, DISTANCES)
 
 
-def _curvature(
-    model: torch.nn.Module, item: Item
-) -> tuple[torch.Tensor, SoftmaxHessian | LocalQuadratic, tuple[float, float], int]:
-    """Return gradient and Hessian of the loss, bounds ≤ 0 and ≥ 0 of its eigenvalues, and the gradient calls.
-
-    In closed form for a piecewise-linear network, where no eigenvalue is negative; else by differentiation.
-    Where the explanations need no further products, the gradient is in double precision, so that they are,
-    too: distances below the rounding of single precision are real.
-    """
-    if targets.logits(model).piecewise_linear:
-        hessian = softmax_hessian(model, item.x)
-        return hessian.gradient.double(), hessian, (0.0, hessian.largest_eigenvalue), hessian.calls
-    q = build("plain", model, lambda network: targets.loss(network, item.prediction), item.x)["H+G"]
-    smallest, largest, products = extreme_eigenvalues(q)
-    gradient = q.gradient if isinstance(q.curvature, MatrixFree) else q.gradient.double()
-    return gradient, q, (min(0.0, smallest), max(0.0, largest)), q.calls + products
-
-
-def extreme_eigenvalues(q: LocalQuadratic) -> tuple[float, float, int]:
-    """Return the smallest and the largest eigenvalue of a local model's curvature.
+def compare_explanations(
+    model: torch.nn.Module, item: Item, c1: float, form: str, seed: int
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """Return a row of :data:`DISTANCES` for one image, and its CASO explanation ``[*shape]`` at λ₁ = 0.
 
     Args:
-        q: Local model; a matrix-free curvature is searched by Lanczos' method, first for the eigenvalue of
-            largest magnitude and then, shifted by it, for the one furthest from it.
+        model: Classifier.
+        item: The image.
+        c1: λ₂ = L/2 + c₁.
+        form: How the Hessian is held.
+        seed: Seed of random first directions.
+    """
+    curvature = loss_curvature(model, item.x, item.prediction, form=form, c1=c1, seed=seed)
+    l2 = choose_l2(curvature.largest, c1)
+    first = cafo(curvature.gradient, 0.0, l2)
+    second = caso(curvature.gradient, curvature.hessian, 0.0, l2)
+    p = item.logits.double().softmax(0)
+    entropy = max(0.0, float(-(p * p.clamp_min(1e-300).log()).sum()))
+    row = {
+        "entropy": entropy,
+        "effective_classes": math.exp(entropy),
+        "largest_eigenvalue": curvature.largest,
+        "largest_eigenvalue_error": curvature.largest_error,
+        "lambda2": l2,
+        "distance": distance(first.delta, second.delta),
+        "angle": angle(first.delta, second.delta),
+        "kantorovich_bound": kantorovich_distance(curvature.largest, l2, curvature.smallest),
+        "kkt_residual": second.residual,
+        "curvature": curvature.form,
+        "full_calls": curvature.full_calls,
+        "calls": curvature.calls,
+    }
+    return row, second.delta
+
+
+def compare_forms(
+    model: torch.nn.Module,
+    images: ImageSet,
+    *,
+    c1: float = 10.0,
+    forms: Sequence[str] = FORMS[1:],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> pd.DataFrame:
+    """Compute the same explanations with each form of the Hessian, and how far they lie apart.
+
+    Args:
+        model: Piecewise-linear classifier on ``device``.
+        images: The images.
+        c1: λ₂ = L/2 + c₁, > 0.
+        forms: Some of :data:`FORMS` but ``auto``; the first is the one that the others are held against.
+        seed: Seed of the run.
+        device: Device of the model.
+        dtype: Precision of the model; None means float32.
 
     Returns:
-        Smallest, largest, and the number of products made.
+        The table :data:`FORM_COMPARISON`.
     """
-    if not isinstance(q.curvature, MatrixFree):
-        values, _ = q.eigh()
-        found = [float(value) for value in values] if len(values) == q.size else [0.0, *values.tolist()]
-        return min(found), max(found), 0
-    products = 0
-    matvec, size = q.curvature.matvec, q.size
 
-    def shifted(columns: torch.Tensor, shift: float) -> torch.Tensor:
-        nonlocal products
-        products += columns.shape[1]
-        return matvec(columns) - shift * columns
+    def compare(item: Item) -> Iterator[dict[str, Any]]:
+        reference: torch.Tensor | None = None
+        for form in forms:
+            start = time.perf_counter()
+            row, delta = compare_explanations(
+                model, item, c1, form, derive(seed, item.image_id, "largest eigenvalue")
+            )
+            seconds = time.perf_counter() - start
+            reference = delta.double() if reference is None else reference
+            off = float((delta - reference).norm() / reference.norm())
+            kept = {key: row[key] for key in ("largest_eigenvalue", "distance", "curvature", "calls")}
+            yield {**kept, "difference": off, "seconds": seconds}
 
-    first = float(MatrixFree(lambda v: shifted(v, 0.0), size).eigh(1, q.gradient)[0])
-    other = first + float(MatrixFree(lambda v: shifted(v, first), size).eigh(1, q.gradient)[0])
-    return min(first, other), max(first, other), products
+    rows = per_image(images, model, compare, description="forms of the Hessian", device=device, dtype=dtype)
+    return frame(rows, FORM_COMPARISON)

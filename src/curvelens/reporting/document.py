@@ -142,6 +142,14 @@ class Report:
                 )
         return Html(*parts)
 
+    def curvature_forms(self) -> Html:
+        """Return, for every experiment that compared them, what each form of the Hessian cost and gave."""
+        parts = []
+        for name in self.experiments:
+            if (rows := self.table(name, "curvature_forms")) is not None:
+                parts += self._titled(name, [summaries.curvature_forms(rows)])
+        return Html(*parts)
+
     def attacks(self) -> Html:
         """Return the table of attacks, and the parameters chosen for it."""
         parts: list[Html] = []

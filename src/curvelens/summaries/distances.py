@@ -12,6 +12,17 @@ from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, sche
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMS = ("auto", "factor", "products", "differentiation")
+"""How the Hessian of the loss may be held: see curvelens.experiments.loss_curvature."""
+
+_FORM = Column(
+    str,
+    "How the Hessian was held: `factor`, a reverse pass a class; `products`, few of them; "
+    "`differentiation`, twice, for networks that are not piecewise linear.",
+    isin=FORMS[1:],
+)
+
+
 DISTANCES = schema(
     "distances",
     "CASO against CAFO of the cross-entropy at the predicted label, λ₁ = 0 (Singla et al. 2019, Fig. 1).",
@@ -20,6 +31,9 @@ DISTANCES = schema(
         "entropy": Column(float, "Entropy of the SoftMax probabilities.", unit="nat", ge=0),
         "effective_classes": Column(float, "exp(entropy): how many classes compete.", ge=1 - 1e-9),
         "largest_eigenvalue": Column(float, "L, largest eigenvalue of the input Hessian of the loss.", ge=0),
+        "largest_eigenvalue_error": Column(
+            float, "How far L may be off: an eigenvalue lies within this distance; 0 where it is exact.", ge=0
+        ),
         "lambda2": Column(float, "λ₂ = L/2 + c₁, half of that in the authors' code.", gt=0),
         "distance": Column(
             float, "Frobenius distance of CASO and CAFO, both scaled to unit length.", ge=0, le=2
@@ -29,9 +43,30 @@ DISTANCES = schema(
             float, "Largest distance possible at this L and λ₂, by Kantorovich's inequality.", ge=0, le=2
         ),
         "kkt_residual": Column(float, "Relative violation of CASO's optimality conditions.", ge=0),
+        "curvature": _FORM,
+        "full_calls": Column(
+            int,
+            "Reverse passes that the whole Hessian would have taken: one a class, or one a feature.",
+            ge=1,
+        ),
         **RUN_COLUMNS,
     },
     keys=("image_id",),
+)
+
+
+FORM_COMPARISON = schema(
+    "curvature_forms",
+    "CASO at λ₁ = 0 computed with the Hessian held in each form.",
+    {
+        **IMAGE_COLUMNS,
+        "curvature": _FORM,
+        "largest_eigenvalue": Column(float, "L, largest eigenvalue of the input Hessian of the loss.", ge=0),
+        "distance": Column(float, "Distance of CASO from CAFO.", ge=0, le=2),
+        "difference": Column(float, "Relative L2 distance of CASO from that of the first form.", ge=0),
+        **RUN_COLUMNS,
+    },
+    keys=("image_id", "curvature"),
 )
 
 
