@@ -205,8 +205,8 @@ def _cost(rows: DataFrame) -> str:
     times = number(float((saved["full_calls"] / saved["calls"]).mean()), 2)
     return (
         f"An explanation took {number(saved['calls'].mean(), 2)} reverse passes on average, {times} times "
-        f"fewer than the whole Hessian ({count(len(saved), 'image')}), and meets its optimality conditions to "
-        f"{number(saved['kkt_residual'].max(), 2)} at worst."
+        f"fewer than the whole Hessian ({count(len(saved), 'image')}), and meets its optimality conditions "
+        f"to {number(saved['kkt_residual'].max(), 2)} at worst."
     )
 
 
