@@ -16,7 +16,7 @@ LAYERS = [
     {"linearity", "targets", "forward"},
     {"chain", "stages", "products", "derivatives", "surrogates", "tracing"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
-    | {"nystrom", "softmax_products"},
+    | {"nystrom", "softmax_products", "superpixels"},
     {"context_aware", "methods"},
     {"fidelity", "attacks"},
     {

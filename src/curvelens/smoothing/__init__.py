@@ -4,6 +4,17 @@
 """
 
 from curvelens.smoothing.directions import LENGTHS
+from curvelens.smoothing.eigenpairs import Eigenpairs, leading_eigenpairs
+from curvelens.smoothing.products import SmoothProducts, smooth_products
 from curvelens.smoothing.smooth import DEFAULT, ESTIMATORS, smooth_quadratic
 
-__all__ = ["DEFAULT", "ESTIMATORS", "LENGTHS", "smooth_quadratic"]
+__all__ = [
+    "DEFAULT",
+    "ESTIMATORS",
+    "LENGTHS",
+    "Eigenpairs",
+    "SmoothProducts",
+    "leading_eigenpairs",
+    "smooth_products",
+    "smooth_quadratic",
+]
