@@ -20,9 +20,10 @@ import torch
 
 from curvelens.errors import DataError
 from curvelens.jobs import Progress
+from curvelens.schedules import Training
 from curvelens.store import ImageSet, RegressionSet, atomic
 from curvelens.tables import Column, frame, schema
-from curvelens.training.descent import Descent, Objective, Schedule, State, optimizer
+from curvelens.training.descent import Descent, Objective, State, optimizer
 from curvelens.training.objectives import (
     Classification,
     Evaluation,
@@ -40,7 +41,6 @@ __all__ = [
     "HISTORY",
     "REGRESSION_HISTORY",
     "Evaluation",
-    "Schedule",
     "evaluate",
     "mean_squared_error",
     "predict",
@@ -95,7 +95,7 @@ def train(
     model: torch.nn.Module,
     training: ImageSet,
     validation: ImageSet,
-    parameters: Schedule,
+    parameters: Training,
     *,
     seed: int,
     name: str = "",
@@ -111,7 +111,7 @@ def train(
     Args:
         model: Classifier on the device to train on; it is left in evaluation mode and without gradients.
         training, validation: Image sets.
-        parameters: Optimizer, epochs, batch size and learning rate.
+        parameters: Optimizer, epochs, batch size, learning rate and augmentation.
         seed: Seed of the order of the batches.
         name: Name of the model, so that models of one run see different orders.
         checkpoint: File that keeps the state; training goes on from it if it belongs to the same training,
@@ -131,7 +131,7 @@ def train(
             f"training {name}: the data set has no images to train on; choose another one, or a network "
             "that is trained already"
         )
-    objective = Classification(model, training, validation)
+    objective = Classification(model, training, validation, parameters.augmentation)
     arrays = (training.images, training.labels)
     state = _fit(model, objective, arrays, parameters, (seed, name), checkpoint, checkpoint_seconds, threads)
     return frame(state.history, HISTORY)
@@ -141,7 +141,7 @@ def train_regression(
     model: torch.nn.Module,
     training: RegressionSet,
     validation: RegressionSet,
-    parameters: Schedule,
+    parameters: Training,
     *,
     seed: int,
     name: str = "",
@@ -180,7 +180,7 @@ def _fit(
     model: torch.nn.Module,
     objective: Objective,
     arrays: Sequence[np.ndarray],
-    parameters: Schedule,
+    parameters: Training,
     identity: tuple[int, str],
     checkpoint: str | Path | None,
     checkpoint_seconds: float,
@@ -225,12 +225,11 @@ def _settings(model: torch.nn.Module, threads: int | None) -> Iterator[None]:
 
 
 def _fingerprint(
-    model: torch.nn.Module, arrays: Sequence[np.ndarray], parameters: Schedule, identity: tuple[int, str]
+    model: torch.nn.Module, arrays: Sequence[np.ndarray], parameters: Training, identity: tuple[int, str]
 ) -> str:
     """Tell trainings apart: their network, data, parameters and randomness."""
-    keys = sorted(key for key in dir(Schedule) if not key.startswith("_"))
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
-    facts = [repr(model), shapes, {key: getattr(parameters, key) for key in keys}, *identity]
+    facts = [repr(model), shapes, parameters.model_dump(), *identity]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for array in arrays:
         digest.update(array.tobytes())

@@ -10,42 +10,7 @@ import torch
 
 from curvelens import seeds
 from curvelens.errors import ModelError
-
-
-class Schedule(Protocol):
-    """What training reads from its parameters; ``curvelens.config.Training`` is one."""
-
-    @property
-    def optimizer(self) -> str:
-        """``"sgd"``, ``"adam"`` or ``"rmsprop"``."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training examples; without effect where ``updates`` is given."""
-
-    @property
-    def updates(self) -> int | None:
-        """Updates in total, so that the last epoch may be incomplete; None counts epochs instead."""
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per update; the last batch of an epoch may be smaller."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size at the start."""
-
-    @property
-    def momentum(self) -> float:
-        """Momentum of SGD."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Factor of the L2 penalty ``½ weight_decay ‖w‖²``."""
-
-    @property
-    def decay_at(self) -> list[int]:
-        """Numbers of updates after which the learning rate falls to a tenth."""
+from curvelens.schedules import Training, learning_rate
 
 
 class Objective(Protocol):
@@ -106,7 +71,7 @@ class Descent:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         objective: Objective,
-        parameters: Schedule,
+        parameters: Training,
         identity: tuple[int, str],
         state: State,
     ) -> None:
@@ -125,9 +90,7 @@ class Descent:
     def step(self) -> None:
         """Make one update; after the last of an epoch, validate and add a row to the history."""
         start, state = time.perf_counter(), self.state
-        rate = self.parameters.learning_rate * 0.1 ** sum(
-            state.update >= at for at in self.parameters.decay_at
-        )
+        rate = learning_rate(self.parameters, state.update, self.batches, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed, name = self.identity
@@ -178,7 +141,7 @@ class Descent:
         state.epoch, state.batch, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
 
 
-def optimizer(model: torch.nn.Module, parameters: Schedule) -> torch.optim.Optimizer:
+def optimizer(model: torch.nn.Module, parameters: Training) -> torch.optim.Optimizer:
     """Return the optimizer that the parameters name, over the weights that can be trained.
 
     RMSProp is that of Tieleman and Hinton 2012, lecture 6.5, with PyTorch's constants (α = 0.99, ε = 1e-8)

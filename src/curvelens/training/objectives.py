@@ -10,8 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from curvelens.errors import ArgumentError
+from curvelens.schedules import Augmentation
 from curvelens.store import ImageSet, RegressionSet
 from curvelens.targets import evaluation_mode
+from curvelens.training.augmentation import augment
 
 _PIXELS = 2**22  # numbers in a forward pass: a network keeps a hundred times as many
 
@@ -96,8 +98,15 @@ def mean_squared_error(model: torch.nn.Module, examples: RegressionSet, chunk: i
 class Classification:
     """Cross-entropy over labelled images, and the share that is right; a ``descent.Objective``."""
 
-    def __init__(self, model: torch.nn.Module, training: ImageSet, validation: ImageSet) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        training: ImageSet,
+        validation: ImageSet,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.model, self.validation, self.count = model, validation, len(training)
+        self.augmentation = augmentation
         self.like = next(model.parameters())
         self.images = torch.from_numpy(training.images).to(self.like.device)
         self.labels = torch.from_numpy(training.labels).to(self.like.device)
@@ -105,7 +114,10 @@ class Classification:
     def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean cross-entropy, and the sums of loss and accuracy."""
         labels = self.labels[chosen]
-        logits = self.model(self.images[chosen].to(self.like.dtype) / 255)
+        images = self.images[chosen].to(self.like.dtype) / 255
+        if self.augmentation is not None:
+            images = augment(images, self.augmentation)
+        logits = self.model(images)
         loss = cross_entropy(logits, labels)
         right = int((logits.detach().argmax(1) == labels).sum())
         return loss, {"loss": float(loss.detach()) * len(chosen), "accuracy": right}
