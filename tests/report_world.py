@@ -110,7 +110,10 @@ def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1
             distance=distance,
             angle=2 * np.arcsin(distance / 2),
             kantorovich_bound=distance * 1.3,
+            largest_eigenvalue_error=0.0,
             kkt_residual=1e-7,
+            curvature="factor",
+            full_calls=10,
         ),
         failed,
     )
