@@ -9,7 +9,7 @@ its buffers and its training flags stay as they are.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -25,6 +25,7 @@ from curvelens.chunks import (
     run_in_chunks,
 )
 from curvelens.errors import ArgumentError
+from curvelens.forward import read_outputs
 from curvelens.products import HessianOperator, graph_bytes, hessian_operator, pullback, select_rows
 from curvelens.targets import Function, Logits, Scalar, evaluation_mode
 
@@ -65,6 +66,39 @@ def value(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
         x = _checked(x, f, len(x))
         y = x.new_empty(len(x))
         run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+    return y
+
+
+def values(functions: Sequence[Function], x: Tensor, chunk: int | None = None) -> Tensor:
+    """Evaluate several scalars at the same points; those of one model share its forward passes.
+
+    Args:
+        functions: Scalars, ``[B, *shape] -> [B]`` each, at least one.
+        x: ``[B, *shape]``, floating point.
+        chunk: Rows at once, >= 1; ``None`` chooses by memory.
+
+    Returns:
+        ``[len(functions), B]``, detached.
+
+    Raises:
+        ArgumentError: As for :func:`value`.
+    """
+    scalars = [f for f in functions if isinstance(f, Scalar)]
+    shared = len(scalars) == len(functions) > 1 and len({id(f.model) for f in scalars}) == 1
+    if not shared:
+        return torch.stack([value(f, x, chunk) for f in functions])
+
+    def work(start: int, stop: int) -> None:
+        rows = [f.rows(slice(start, stop)) for f in scalars]
+        readers = [(f.module, f.apply_head) for f in rows]
+        for line, found in zip(y, read_outputs(scalars[0].model, readers, x[start:stop]), strict=True):
+            line[start:stop] = found
+
+    with _without_graph(scalars[0]):
+        for f in scalars:
+            x = _checked(x, f, len(x))
+        y = x.new_empty(len(scalars), len(x))
+        run_in_chunks(len(x), _gradient_rows(scalars[0], x) if chunk is None else chunk, work)
     return y
 
 

@@ -87,12 +87,51 @@ def perturbation_mse(
     return found if several else found[0]
 
 
+class Points:
+    """Random perturbations δ = s·u of an image, and what several settings share of them.
+
+    Args:
+        x: [*shape].
+        settings: Pairs (radius, law), see :func:`perturbation_mse`.
+        samples: Number of perturbations for each setting, ≥ 2.
+        seed: Seed of the perturbations, which are those of :func:`perturbation_mse`.
+
+    Raises:
+        ArgumentError: if an argument is out of range.
+    """
+
+    def __init__(
+        self, x: Tensor, settings: Sequence[tuple[float, str]], samples: int = 15_000, seed: int = 0
+    ) -> None:
+        _check(x, settings, samples)
+        self.x = x.detach()
+        self.settings = [(float(radius), law) for radius, law in settings]
+        self.samples = samples
+        self.seed = seed
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+        if samples * x.numel() * x.element_size() <= KEEP_BYTES:
+            self._kept = list(_directions(self.x, samples, seed))
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield directions u [b, *shape] and uniform numbers [b] that give the lengths."""
+        return iter(self._kept) if self._kept is not None else _directions(self.x, self.samples, self.seed)
+
+    def lengths(self, uniforms: Tensor, setting: tuple[float, str]) -> Tensor:
+        """Return the lengths s [b] in float64."""
+        radius, law = setting
+        return radius * (uniforms ** (1 / self.x.numel()) if law == "ball" else uniforms)
+
+    def displacements(self, directions: Tensor, lengths: Tensor) -> Tensor:
+        """Return δ [b, *shape]."""
+        return directions * lengths.to(self.x.dtype).reshape(-1, *[1] * self.x.ndim)
+
+
 class Perturbations:
     """Values of a function at random perturbations, against which any number of local models can be held.
 
     f is evaluated ``samples`` times for each setting, here, once and for all. A quadratic model is evaluated
     ``samples`` times whatever the number of settings, because its terms are known along a direction up to the
-    length.
+    length; :class:`curvelens.control_variate.ControlVariate` needs less than that of many models.
 
     Args:
         f: [B, *shape] -> [B].
@@ -106,6 +145,9 @@ class Perturbations:
         ArgumentError: if an argument is out of range, or f gives numbers that are not finite.
     """
 
+    points: Points
+    values: list[Tensor]
+
     def __init__(
         self,
         f: Function,
@@ -116,59 +158,84 @@ class Perturbations:
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
-        _check(x, settings, samples)
-        self.x = x.detach()
-        self.settings = [(float(radius), law) for radius, law in settings]
-        self.samples = samples
-        self.seed = seed
-        self._kept: list[tuple[Tensor, Tensor]] | None = None
-        if samples * x.numel() * x.element_size() <= KEEP_BYTES:
-            self._kept = list(_directions(self.x, samples, seed))
-        values: list[list[Tensor]] = [[] for _ in self.settings]
-        for directions, uniforms in self._blocks():
-            for found, setting in zip(values, self.settings, strict=True):
-                delta, _ = self._displacements(directions, uniforms, setting)
-                found.append(derivatives.value(f, self.x + delta, chunk).double())
-        self.values = [_finite(torch.cat(parts), "f") for parts in values]
+        self.points = Points(x, settings, samples, seed)
+        (values,) = _evaluate([f], self.points, chunk)
+        self._take(values)
 
-    def mse(self, q: Model) -> list[Fidelity]:
+    def _take(self, values: list[Tensor]) -> None:
+        self.values = values
+        self._variances = [float(found.var(correction=0)) for found in values]
+
+    @classmethod
+    def jointly(
+        cls,
+        functions: Sequence[Function],
+        x: Tensor,
+        settings: Sequence[tuple[float, str]],
+        *,
+        samples: int = 15_000,
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> list[Perturbations]:
+        """Return the same for several functions, each with the values that it has alone.
+
+        Scalars of one model share its forward passes, see :func:`curvelens.derivatives.values`.
+        """
+        points = Points(x, settings, samples, seed)
+        found = []
+        for values in _evaluate(functions, points, chunk):
+            around = cls.__new__(cls)
+            around.points = points
+            around._take(values)
+            found.append(around)
+        return found
+
+    def mse(self, q: Model, settings: Sequence[tuple[float, str]] | None = None) -> list[Fidelity]:
         """Return the perturbation mean squared error of a local model for each setting.
 
         Args:
             q: Local model of f at x.
+            settings: Some of the settings; None means all of them.
 
         Raises:
             ArgumentError: if ``q`` is no local model at x, or gives numbers that are not finite.
         """
-        _check_models([q], self.x)
-        predictions: list[list[Tensor]] = [[] for _ in self.settings]
-        for directions, uniforms in self._blocks():
-            terms = _terms(q, directions) if isinstance(q, LocalQuadratic) else None
-            for found, setting in zip(predictions, self.settings, strict=True):
-                delta, lengths = self._displacements(directions, uniforms, setting)
+        points = self.points
+        _check_models([q], points.x)
+        wanted = points.settings if settings is None else list(settings)
+        predictions: list[list[Tensor]] = [[] for _ in wanted]
+        for directions, uniforms in points.blocks():
+            terms = quadratic_terms(q, directions) if isinstance(q, LocalQuadratic) else None
+            for found, setting in zip(predictions, wanted, strict=True):
+                lengths = points.lengths(uniforms, setting)
                 if terms is not None:
                     found.append(terms[0] + lengths * terms[1] + lengths.square() * terms[2])
                 else:
                     with torch.no_grad():
-                        found.append(q(delta).double())
+                        found.append(q(points.displacements(directions, lengths)).double())
         results = []
-        for parts, values, (radius, law) in zip(predictions, self.values, self.settings, strict=True):
+        for parts, setting in zip(predictions, wanted, strict=True):
+            values = self.values[points.settings.index(setting)]
             squares = _finite((torch.cat(parts) - values).square(), "the local model")
-            stderr = float(squares.std()) / math.sqrt(self.samples)
-            variance = float(values.var(correction=0))
-            results.append(Fidelity(float(squares.mean()), stderr, radius, law, self.samples, variance))
+            stderr = float(squares.std()) / math.sqrt(points.samples)
+            results.append(self.result(float(squares.mean()), stderr, setting))
         return results
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self._kept) if self._kept is not None else _directions(self.x, self.samples, self.seed)
+    def result(self, mean: float, stderr: float, setting: tuple[float, str]) -> Fidelity:
+        """Return an error with what else is known of its setting."""
+        variance = self._variances[self.points.settings.index(setting)]
+        return Fidelity(mean, stderr, *setting, self.points.samples, variance)
 
-    def _displacements(
-        self, directions: Tensor, uniforms: Tensor, setting: tuple[float, str]
-    ) -> tuple[Tensor, Tensor]:
-        """Return displacements [b, *shape] and their lengths [b] in float64."""
-        radius, law = setting
-        lengths = radius * (uniforms ** (1 / self.x.numel()) if law == "ball" else uniforms)
-        return directions * lengths.to(self.x.dtype).reshape(-1, *[1] * self.x.ndim), lengths
+
+def _evaluate(functions: Sequence[Function], points: Points, chunk: int | None) -> list[list[Tensor]]:
+    """Return the values [samples] of each function in each setting, in float64."""
+    parts: list[list[Tensor]] = [[] for _ in points.settings]
+    for directions, uniforms in points.blocks():
+        for found, setting in zip(parts, points.settings, strict=True):
+            delta = points.displacements(directions, points.lengths(uniforms, setting))
+            found.append(derivatives.values(functions, points.x + delta, chunk).double())
+    joined = [_finite(torch.cat(found, 1), "f") for found in parts]
+    return [[values[place] for values in joined] for place in range(len(functions))]
 
 
 def _check(x: Tensor, settings: Sequence[tuple[float, str]], samples: int) -> None:
@@ -215,8 +282,8 @@ def _directions(x: Tensor, samples: int, seed: int) -> Iterator[tuple[Tensor, Te
         yield unit.reshape(count, *x.shape), uniforms[:count].to(x.device)
 
 
-def _terms(model: LocalQuadratic, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return f(x), g·u [B] and ½uᵀHu [B] in float64."""
+def quadratic_terms(model: LocalQuadratic, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return f(x), g·u [B] and ½uᵀHu [B] in float64, for directions u [B, *shape]."""
     rows = directions.flatten(1)
     linear = (rows @ model.gradient.reshape(-1)).double()
     if model.curvature is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -77,6 +77,53 @@ def penultimate_layer(model: nn.Module, x: Tensor) -> str:
             "name one with targets.neuron"
         )
     return called[-2]
+
+
+def read_outputs(
+    model: nn.Module, readers: Sequence[tuple[str | None, Callable[[Tensor], Tensor]]], x: Tensor
+) -> list[Tensor]:
+    """Run a model once and read several of its outputs.
+
+    Args:
+        model: Any module.
+        readers: Name of a submodule, None for the model itself, and what to take from its (first) output.
+        x: ``[B, *shape]``.
+
+    Returns:
+        What each reader took.
+
+    Raises:
+        ArgumentError: The forward pass never runs a submodule.
+    """
+    thread = threading.get_ident()
+    found: dict[int, Tensor] = {}
+
+    def hook(place: int) -> Callable[..., None]:
+        def read(module: nn.Module, inputs: object, output: Tensor) -> None:
+            if threading.get_ident() == thread and place not in found:
+                # A copy, because the next layer may work in place.
+                found[place] = readers[place][1](output).clone()
+
+        return read
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(hook(place))
+        for place, (name, _) in enumerate(readers)
+        if name is not None
+    ]
+    try:
+        output = model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for place, (name, take) in enumerate(readers):
+        if name is None:
+            found[place] = take(output)
+        elif place not in found:
+            raise ArgumentError(
+                f"targets.neuron: the forward pass never runs submodule {name!r}; name another one"
+            )
+    return [found[place] for place in range(len(readers))]
 
 
 class _Reached(BaseException):

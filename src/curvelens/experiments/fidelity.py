@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from curvelens import fidelity as pmse
 from curvelens import targets
+from curvelens.control_variate import ControlVariate
 from curvelens.errors import ConfigError
 from curvelens.experiments.fidelity_trials import Trial, cases, chosen, grid, possible
-from curvelens.experiments.local_models import Kind, build
+from curvelens.experiments.local_models import DENSE_FEATURES, Kind, build
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
 from curvelens.summaries.fidelity import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from curvelens.store import ImageSet
 
 
+USUAL_FACTOR = 0.75  # of ε/√d, what Torop et al. 2023 choose for σ (Table 3)
 _Key = tuple[str, str, float | None]
 KINDS: dict[str, tuple[Kind, str]] = {
     "SP H+G": ("softplus", "H+G"),
@@ -167,22 +170,30 @@ class _Measurement:
     estimator: str | None
     samples: int
     seed: int
+    surrogates: dict[Kind, nn.Module] = field(default_factory=dict)
 
     def __call__(self, item: Item) -> Iterator[dict[str, Any]]:
         """Yield a row for each trial."""
         settings = sorted({(trial.radius, trial.law) for trial in self.trials})
-        points = derive(self.seed, item.image_id, "perturbations")
-        for scalar in dict.fromkeys(trial.scalar for trial in self.trials):
-            factory = self._factory(scalar, item)
+        factories = {
+            scalar: self._factory(scalar, item) for scalar in dict.fromkeys(t.scalar for t in self.trials)
+        }
+        arounds = pmse.Perturbations.jointly(
+            [factory(self.model) for factory in factories.values()],
+            item.x,
+            settings,
+            samples=self.samples,
+            seed=derive(self.seed, item.image_id, "perturbations"),
+        )
+        for scalar, around in zip(factories, arounds, strict=True):
             wanted = [trial for trial in self.trials if trial.scalar == scalar]
-            around = pmse.Perturbations(
-                factory(self.model), item.x, settings, samples=self.samples, seed=points
-            )
-            for key, q, seconds in self._models(factory, item, wanted):
+            smoothed = list(self._smoothed(factories[scalar], item, wanted))
+            measured = self._control(around, wanted, smoothed) or around
+            for key, q, seconds in chain(smoothed, self._unsmoothed(factories[scalar], item, wanted)):
                 tried = [trial for trial in wanted if _key(trial) == key]
-                if tried:
-                    found = dict(zip(settings, around.mse(q), strict=True))
-                    yield from (_row(trial, found[trial.radius, trial.law], q, seconds) for trial in tried)
+                places = [(trial.radius, trial.law) for trial in tried]
+                for trial, found in zip(tried, measured.mse(q, places) if tried else [], strict=True):
+                    yield _row(trial, found, q, seconds)
 
     def _factory(self, scalar: str, item: Item) -> ScalarFactory:
         if scalar == "inner_neuron" and self.neuron is not None:
@@ -190,25 +201,58 @@ class _Measurement:
             return lambda network: targets.neuron(network, name, index)
         return lambda network: targets.logit(network, item.prediction)
 
-    def _models(
+    def _smoothed(
         self, factory: ScalarFactory, item: Item, trials: Sequence[Trial]
     ) -> Iterator[tuple[_Key, LocalQuadratic, float]]:
-        """Yield (key, local model, seconds), one at a time so that memory holds one Hessian."""
+        """Yield (key, local model, seconds) of SH+SG and SG, from the same gradient calls."""
         smoothing = derive(self.seed, item.image_id, "fidelity smoothing")
-        keys = dict.fromkeys(_key(trial) for trial in trials)
-        smoothed = [(key[1], key[2] or 0.0) for key in keys if PARAMETERS[key[0]] == "sigma"]
-        for covariance, sigma in dict.fromkeys(smoothed):
+        keys = [_key(trial) for trial in trials if PARAMETERS[trial.method] == "sigma"]
+        for covariance, sigma in dict.fromkeys((key[1], key[2] or 0.0) for key in keys):
             start = time.perf_counter()
             scaled = sigma * self.shapes[covariance] if covariance in self.shapes else sigma
             both = build("smooth", self.model, factory, item.x, scaled, smoothing, self.calls, self.estimator)
             seconds = time.perf_counter() - start
             yield ("SH+SG", covariance, sigma), both["H+G"], seconds
             yield ("SG", covariance, sigma), both["G"], seconds
-        for method, covariance, value in keys:
-            if PARAMETERS[method] != "sigma":
-                start, (kind, order) = time.perf_counter(), KINDS[method]
-                found = build(kind, self.model, factory, item.x, value, second_order=order == "H+G")
-                yield (method, covariance, value), found[order], time.perf_counter() - start
+
+    def _unsmoothed(
+        self, factory: ScalarFactory, item: Item, trials: Sequence[Trial]
+    ) -> Iterator[tuple[_Key, LocalQuadratic, float]]:
+        """Yield the same of the other methods, one at a time so that memory holds one of their Hessians."""
+        keys = [_key(trial) for trial in trials if PARAMETERS[trial.method] != "sigma"]
+        for method, covariance, value in dict.fromkeys(keys):
+            start, (kind, order) = time.perf_counter(), KINDS[method]
+            found = build(
+                kind,
+                self.model,
+                factory,
+                item.x,
+                value,
+                second_order=order == "H+G",
+                surrogates=self.surrogates,
+            )
+            yield (method, covariance, value), found[order], time.perf_counter() - start
+
+    def _control(
+        self,
+        around: pmse.Perturbations,
+        trials: Sequence[Trial],
+        smoothed: Sequence[tuple[_Key, LocalQuadratic, float]],
+    ) -> ControlVariate | None:
+        """Return what measures many models faster than one by one, where that pays.
+
+        It costs about a quadratic form of all perturbations for each setting, so there should be more full
+        Hessians than settings. The reference of a setting is SH+SG at the σ nearest to ¾ ε/√d.
+        """
+        full = {_key(trial) for trial in trials if trial.method in ("SP H+G", "SW H+G")}
+        settings, x = around.points.settings, around.points.x
+        known = [(key[2] or 0.0, q) for key, q, _ in smoothed if key[:2] == ("SH+SG", "isotropic")]
+        if not known or len(full) < len(settings) or x.numel() > DENSE_FEATURES:
+            return None
+        aims = [USUAL_FACTOR * radius / math.sqrt(x.numel()) for radius, _ in settings]
+        return ControlVariate(
+            around, [min(known, key=lambda one: abs(math.log(one[0] / aim)))[1] for aim in aims]
+        )
 
 
 def _key(trial: Trial) -> _Key:

@@ -16,7 +16,7 @@ from curvelens import derivatives, targets
 from curvelens.errors import ArgumentError
 from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
 from curvelens.smoothing import smooth_quadratic
-from curvelens.surrogates import softplus_surrogate, swish_surrogate
+from curvelens.surrogates import set_sharpness, softplus_surrogate, swish_surrogate
 
 Kind = Literal["smooth", "softplus", "swish", "plain"]
 _SURROGATES = {"softplus": softplus_surrogate, "swish": swish_surrogate}
@@ -36,6 +36,7 @@ def build(
     calls: int = 4096,
     estimator: str | None = None,
     second_order: bool = True,
+    surrogates: dict[Kind, nn.Module] | None = None,
 ) -> dict[str, LocalQuadratic]:
     """Return the local models of one kind at one image.
 
@@ -52,6 +53,8 @@ def build(
         calls: Gradient calls for ``smooth``.
         estimator: Estimator for ``smooth``; None means the default one.
         second_order: Whether a Hessian is wanted; without it only ``"G"`` is returned.
+        surrogates: Surrogates of this model from earlier calls, kept here and set to ``value``; up to 4096
+            features, beyond which a Hessian-vector product may come later.
 
     Returns:
         ``{"H+G": second order, "G": first order}``, with the gradient calls made in ``.calls``; a
@@ -69,11 +72,20 @@ def build(
         name = "sigma" if kind == "smooth" else "beta"
         raise ArgumentError(f"local model {kind!r}: needs {name} > 0; give it as value=")
     if kind != "smooth":
-        surrogate = _SURROGATES[kind](model, float(value))
+        surrogate = _surrogate(kind, model, float(value), surrogates if x.numel() <= DENSE_FEATURES else None)
         return _from_derivatives(f, scalar_factory(surrogate), x, second_order)
     options: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
     second = smooth_quadratic(f, x, sigma=value, calls=calls, seed=seed, **options)
     return {"H+G": second, "G": second.first_order()} if second_order else {"G": second.first_order()}
+
+
+def _surrogate(kind: Kind, model: nn.Module, beta: float, known: dict[Kind, nn.Module] | None) -> nn.Module:
+    if known is None:
+        return _SURROGATES[kind](model, beta)
+    if kind not in known:
+        known[kind] = _SURROGATES[kind](model, beta)
+    set_sharpness(known[kind], beta)
+    return known[kind]
 
 
 def probability_models(model: nn.Module, x: Tensor, k: int) -> dict[str, LocalQuadratic]:
