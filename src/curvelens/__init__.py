@@ -32,6 +32,7 @@ _NAMES = {
     "cafo": "context_aware",
     "caso": "context_aware",
     "perturbation_mse": "fidelity",
+    "trust_radius": "trust",
     "CurvelensError": "errors",
 }
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from curvelens.softmax_curvature import softmax_hessian as softmax_hessian
     from curvelens.surrogates import softplus_surrogate as softplus_surrogate
     from curvelens.surrogates import swish_surrogate as swish_surrogate
+    from curvelens.trust import trust_radius as trust_radius
 
 
 def __getattr__(name: str) -> Any:
