@@ -22,6 +22,25 @@ report = Report(contents)
 report.front()
 
 # %% [markdown]
+# ## How far may you believe this saliency map?
+#
+# A map is a prediction: change these pixels, and the score changes like that. The relative fidelity of a
+# local model $q$ at radius $\varepsilon$ is the share of the score's mean squared change that it predicts,
+#
+# $$R^2(\varepsilon) = 1 - \frac{E_{\|\delta\| \leq \varepsilon} \left( q(\delta) - f(x+\delta) \right)^2}
+#   {E_{\|\delta\| \leq \varepsilon} \left( f(x+\delta) - f(x) \right)^2}$$
+#
+# A model that predicts no change has fidelity 0, a perfect one 1. The trust radius is the largest
+# $\varepsilon$ up to which the fidelity stays above a threshold. Beyond it, the map is about another
+# neighbourhood than the one that is asked about.
+
+# %%
+report.show("trust", missing="This run did not measure trust radii (stage trust).")
+
+# %%
+report.trust()
+
+# %% [markdown]
 # ## How curved is the network?
 #
 # A saliency map is the slope $g = \nabla f(x)$ of a score $f$ at an image $x$: a local model of the network

@@ -30,6 +30,7 @@ STAGES = {
     "distances": ["distances", "distances_summary"],
     "fidelity": ["fidelity_images", "fidelity"],
     "attacks": ["attacks_images", "attacks"],
+    "trust": ["trust_images", "trust"],
 }
 
 

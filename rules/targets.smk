@@ -9,6 +9,7 @@ localrules:
     distances,
     fidelity,
     attacks,
+    trust,
     path,
     studies,
     figures,
@@ -48,6 +49,11 @@ rule fidelity:
 rule attacks:
     input:
         tables("attacks"),
+
+
+rule trust:
+    input:
+        tables("trust"),
 
 
 rule path:

@@ -150,6 +150,37 @@ def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def trust_images(n: int = 8, failed: int = 0, furthest: str = "SH+SG", smooth: bool = False) -> pd.DataFrame:
+    rng = np.random.default_rng(8)
+    parts = []
+    for split in ("validation", "test"):
+        head = heads(n, rng)
+        for place, method in enumerate(METHODS):
+            for value in (np.nan,) if method == "G" else (0.05, 0.1):
+                radius = (6.0 if method == furthest else 1.0 + place / 9) * (1 + 3 * head["confidence"])
+                radius = radius * (0.5 if value == 0.1 else 1.0)
+                parts.append(
+                    head.assign(
+                        split=split,
+                        scalar="predicted_logit",
+                        method=method,
+                        parameter="" if method == "G" else "beta" if "SP" in method else "sigma",
+                        parameter_value=value,
+                        threshold=0.9,
+                        law="ball",
+                        trust_radius=radius,
+                        low=0.9 * radius,
+                        high=1.2 * radius,
+                        censored="",
+                        fidelity=0.9,
+                        fidelity_stderr=0.01,
+                        region_radius=np.nan if smooth else rng.uniform(1e-4, 1e-3, n),
+                        evaluations=5001,
+                    )
+                )
+    return tails(pd.concat(parts, ignore_index=True), failed)
+
+
 def attacks(best: str = "SH+SG", n: int = 50) -> pd.DataFrame:
     rows = []
     for method in ATTACKS:

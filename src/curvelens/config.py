@@ -20,7 +20,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Part = Count | Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Law = Literal["ball", "paper"]
+Predicted = Literal["predicted_logit", "predicted_probability", "predicted_log_probability", "margin"]
+TrustMethod = Literal["SH+SG", "SG", "SP H+G", "SP G", "G"]
 
 
 Function = Literal["predicted_logit", "inner_neuron"]
@@ -29,6 +32,10 @@ Shape = Literal["isotropic", "per_feature", "full"]
 
 def _default_methods() -> dict[str, dict[str, Any]]:
     return {"gradient": {}, "smoothgrad": {}, "vargrad": {}}
+
+
+def _default_trust_methods() -> list[TrustMethod]:
+    return ["SH+SG", "SG", "SP H+G", "SP G", "G"]
 
 
 def _default_laws() -> list[Law]:
@@ -98,14 +105,54 @@ class Model(Closed):
         return self
 
 
+class Trust(Closed):
+    """How far each local model may be believed: its trust radius, image by image."""
+
+    validation_images: Count = Field(6, description="Images that sigma and beta are chosen on.")
+    images: Count = Field(16, description="Images of the test split that results are reported on.")
+    shards: Count = Field(1, description="Jobs.")
+    methods: list[TrustMethod] = Field(
+        default_factory=_default_trust_methods,
+        min_length=1,
+        description="Local models: SmoothHess + SmoothGrad, SmoothGrad, SoftPlus, gradient.",
+    )
+    thresholds: list[Share] = Field(
+        default_factory=lambda: [0.9],
+        min_length=1,
+        description="Relative fidelity asked for: the share of the mean squared change that is predicted.",
+    )
+    scalar: Predicted = Field("predicted_logit", description="The number that is modelled.")
+    law: Law = Field("ball", description="Law of the perturbations' lengths, as in `fidelity`.")
+    smoothing_radii: list[Positive] = Field(
+        default_factory=lambda: [1.0, 2.0, 4.0],
+        min_length=1,
+        description="sigma = radius / sqrt(d), the grid searched.",
+    )
+    betas: list[Positive] = Field(
+        default_factory=lambda: [3.0, 6.0, 12.0],
+        min_length=1,
+        description="SoftPlus sharpness, the grid searched.",
+    )
+    smallest: Positive = Field(0.05, description="Smallest radius looked at, L2 norm.")
+    largest: Positive = Field(16.0, description="Largest radius looked at.")
+    samples: Count = Field(400, ge=2, description="Perturbations per image and radius.")
+    calls: Count = Field(1568, ge=2, description="Gradient calls per smoothed model.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Trust:
+        if not self.smallest < self.largest:
+            raise ValueError(
+                f"smallest = {self.smallest} is not below largest = {self.largest}; correct them"
+            )
+        return self
+
+
 class Explanations(Closed):
     """Per-image explanations, stored in shards."""
 
     images: Count = Field(100, description="Images of the test split, taken class by class.")
     shards: Count = Field(2, description="Jobs per method; each should be minutes of work at your scale.")
-    scalar: Literal["predicted_logit", "predicted_probability", "predicted_log_probability", "margin"] = (
-        Field("predicted_logit", description="The number that is explained.")
-    )
+    scalar: Predicted = Field("predicted_logit", description="The number that is explained.")
     methods: dict[str, dict[str, Any]] = Field(
         default_factory=_default_methods,
         description="Registered methods with their parameters.",
@@ -257,6 +304,7 @@ class Experiment(Closed):
     distances: Distances | None = Field(default_factory=lambda: Distances())
     fidelity: Fidelity | None = Field(default_factory=lambda: Fidelity())
     attacks: Attacks | None = Field(default_factory=lambda: Attacks())
+    trust: Trust | None = None
     path: Path | None = Field(default_factory=lambda: Path())
 
     @model_validator(mode="after")
@@ -265,6 +313,7 @@ class Experiment(Closed):
             ("explanations", "images"), ("spectra", "images"), ("distances", "images"),
             ("fidelity", "images"), ("fidelity", "validation_images"),
             ("attacks", "images"), ("attacks", "validation_images"),
+            ("trust", "images"), ("trust", "validation_images"),
         ):  # fmt: skip
             section = getattr(self, stage)
             if section is not None and section.shards > (count := getattr(section, images)):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from curvelens import methods, seeds, targets
+from curvelens import methods, seeds
 from curvelens.experiments.rows import Item, per_image
+from curvelens.experiments.scalars import PREDICTED
 from curvelens.summaries.explanations import EXPLANATIONS
 from curvelens.tables import frame
 
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from curvelens.store import ImageSet
 
 
-_SCALARS = {
-    "predicted_logit": targets.logit,
-    "predicted_probability": targets.probability,
-    "predicted_log_probability": targets.log_probability,
-    "margin": targets.margin,
-}
 # SmoothGrad and VarGrad of an image see the same noisy copies, so that their maps can be compared.
 _PURPOSE = "explanation"
 
@@ -59,7 +54,7 @@ def explain_images(
     maps: dict[str, dict[str, np.ndarray]] = {}
 
     def explain(item: Item) -> dict[str, Any]:
-        f = _SCALARS[scalar](model, item.prediction)
+        f = PREDICTED[scalar](model, item.prediction)
         image_seed = seeds.derive(seed, item.image_id, _PURPOSE)
         explanation = methods.explain(method, f, item.x, image_seed, parsed.model_dump())
         maps[item.image_id] = {name: value.cpu().numpy() for name, value in explanation.maps.items()}

@@ -11,7 +11,7 @@ from curvelens import figures
 from curvelens.errors import DataError
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import run, studies, summaries
+from curvelens.reporting import run, studies, summaries, trust
 from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
 from curvelens.store import load_json
 
@@ -130,6 +130,15 @@ class Report:
             paths = [path for name in names if (path := self._texts(subject, name)) is not None]
             parts += self._titled(subject, [figure(path, next(self._numbers)) for path in paths])
         return Html(*parts) if parts else note(missing)
+
+    def trust(self) -> Html:
+        """Return the table of trust radii."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            summary = self.table(experiment, "trust")
+            if summary is not None and len(summary):
+                parts += self._titled(experiment, [trust.table_of(summary)])
+        return Html(*parts)
 
     def fidelity(self) -> Html:
         """Return the P_MSE tables, and the parameters chosen for them."""

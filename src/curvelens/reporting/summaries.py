@@ -12,6 +12,8 @@ from curvelens.reporting.html import Html, best, details, element, table
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+_SYMBOLS = {"sigma": "σ", "sigma_squared": "σ²", "beta": "β"}
+
 
 def fidelity(summary: DataFrame) -> list[Html]:
     """Return P_MSE, one table a scalar: methods by radius, both radius laws, and the paper's values.
@@ -108,11 +110,16 @@ def _parameter(rows: DataFrame, size: float) -> str:
     row = rows.loc[size]
     if not row["parameter"]:
         return MISSING
-    symbol = {"sigma": "σ", "sigma_squared": "σ²", "beta": "β"}.get(row["parameter"], row["parameter"])
     theirs = row.get("paper_parameter_value", float("nan"))
-    return f"{symbol} = {row['parameter_value']:.3g}" + (
+    return symbol(row["parameter"], row["parameter_value"]) + (
         f" (Torop: {theirs:.3g})" if theirs == theirs else ""
     )
+
+
+def symbol(parameter: str, value: float) -> str:
+    if not parameter:
+        return MISSING
+    return f"{_SYMBOLS.get(parameter, parameter)} = {value:.3g}"
 
 
 def curvature_forms(rows: DataFrame) -> Html:

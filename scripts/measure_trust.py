@@ -1,0 +1,28 @@
+"""Measure trust radii on one shard of validation images, which choose parameters, and of test images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import selection, trust
+from curvelens.summaries.trust import TRUST
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings = dict(snakemake.params.settings)
+counts = {"validation": settings.pop("validation_images"), "test": settings.pop("images")}
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+parts = []
+for split, count in counts.items():
+    images = selection.take(store.load_image_set(snakemake.input[split]), count)
+    shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+    part = trust.measure(model, shard, split=split, seed=snakemake.params.seed, device=device, **settings)
+    parts.append(part)
+tables.write(pd.concat(parts), TRUST, snakemake.output[0])
