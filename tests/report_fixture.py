@@ -11,6 +11,7 @@ import report_world as world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
+from curvelens.summaries import trust
 from curvelens.summaries.complexity import rates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,8 @@ def contents(folder: Path) -> dict:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
+        "trust_images": world.trust_images(8),
+        "trust": trust.summarise(world.trust_images(8)),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
     }

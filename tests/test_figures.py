@@ -21,11 +21,13 @@ from curvelens import figures
 from curvelens.errors import ConfigError, DataError
 from curvelens.figures import attacks, distances, explanations, fidelity, regions, spectra, style, wording
 from curvelens.figures.inputs import load, read_table
+from curvelens.summaries import trust
 from curvelens.summaries.complexity import rates
 
 NAMES = [spec.name for spec in figures.specs()]
 CHARTS = [spec.name for spec in figures.specs() if spec.suffix == ".svg"]
 EMPTY_FIDELITY, EMPTY_ATTACKS = world.fidelity().head(0), world.attacks().head(0)
+TRUST = trust.summarise(world.trust_images())
 
 
 def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(n, failed),
+        "trust_images": world.trust_images(n, failed),
+        "trust": TRUST.head(0) if failed > n else trust.summarise(world.trust_images(n, failed)),
         "history": world.history().assign(model="relu"),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
@@ -49,8 +53,11 @@ def no_paper(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 CASES: dict[str, tuple[Any, list[str]]] = {
-    "one image": (lambda: tables(1), ["spectra", "regions", "distances", "attacks"]),
-    "one failure": (lambda: tables(6, failed=1), ["spectra", "regions", "distances", "attacks"]),
+    "one image": (lambda: tables(1), ["spectra", "regions", "distances", "attacks", "trust"]),
+    "one failure": (
+        lambda: tables(6, failed=1),
+        ["spectra", "regions", "distances", "attacks", "trust"],
+    ),
     "failures only": (
         lambda: tables(3, failed=1000, fidelity=EMPTY_FIDELITY, attacks=EMPTY_ATTACKS),
         [name for name in CHARTS if name not in ("training", "complexity")],

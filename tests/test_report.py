@@ -81,6 +81,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
+        "trust_images": world.trust_images(4, failed=1),
         "history": world.history(),
         "complexity": world.complexity(),
     }

@@ -14,8 +14,8 @@ from workflow_runs import ROOT, TEST_CONFIG, output, scheduled, snakemake
 from curvelens import store, tables
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-STAGES = ["explanations", "spectra", "distances", "fidelity", "attacks"]
-PER_IMAGE = ["explanations", "spectra", "distances", "fidelity_images", "attacks_images"]
+STAGES = ["explanations", "spectra", "distances", "fidelity", "attacks", "trust"]
+PER_IMAGE = ["explanations", "spectra", "distances", "fidelity_images", "attacks_images", "trust_images"]
 
 
 @pytest.fixture(scope="session")

@@ -224,8 +224,8 @@ def alt(tables: Tables) -> str:
     told = "; ".join(f"{row['method']} {bound(row)}" for _, row in rows.sort_values("median").iterrows())
     models, images = count(len(rows), "local model"), count(int(rows["images"].max()), "image")
     return (
-        f"Cumulative curves of the trust radius of {models} over {images}, medians: {told}. Two scatter plots "
-        "of the radius against confidence and against the distance to the border of the linear region."
+        f"Cumulative curves of the trust radius of {models} over {images}, medians: {told}. Two scatter "
+        "plots of the radius against confidence and against the distance to the border of the linear region."
     )
 
 

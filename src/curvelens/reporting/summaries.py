@@ -117,6 +117,7 @@ def _parameter(rows: DataFrame, size: float) -> str:
 
 
 def symbol(parameter: str, value: float) -> str:
+    """Return a parameter and its value, such as ``σ = 0.02``."""
     if not parameter:
         return MISSING
     return f"{_SYMBOLS.get(parameter, parameter)} = {value:.3g}"

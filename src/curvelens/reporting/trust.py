@@ -52,10 +52,11 @@ def table_of(summary: DataFrame) -> Html:
         columns.insert(1, "threshold")
     images = ", ".join(str(int(n)) for n in sorted(summary["images"].unique()))
     text = (
-        f"Median trust radius in L2 norm, pixels in [0, 1] (n = {images}); larger is better. In bold the value "
-        "of σ or β with the best result on validation images: it is fixed before the radius is known, and too "
-        "much smoothing is wrong from the start. “× region”: median of the radius over the distance to the border "
-        "of the linear region. Last: Spearman's rank correlation with confidence and its 95% interval."
+        f"Median trust radius in L2 norm, pixels in [0, 1] (n = {images}); larger is better. In bold the "
+        "value of σ or β with the best result on validation images: it is fixed before the radius is known, "
+        "and too much smoothing is wrong from the start. “× region”: median of the radius over the distance "
+        "to the border of the linear region. Last: Spearman's rank correlation with confidence and its 95% "
+        "interval."
     )
     return table([columns], body, text)
 
