@@ -31,7 +31,7 @@ LAYERS = [
         "studies",
         "jobs",
     },
-    {"summaries", "experiments", "figures"},
+    {"summaries", "experiments", "figures", "attr"},
     {"reporting"},
 ]
 

@@ -15,7 +15,7 @@ try:
 except PackageNotFoundError:  # used from a source tree that was never installed
     __version__ = "0+unknown"
 
-_MODULES = ("targets",)
+_MODULES = ("attr", "targets")
 _NAMES = {
     "value": "derivatives",
     "gradient": "derivatives",
@@ -39,6 +39,7 @@ _NAMES = {
 __all__ = [*_MODULES, *_NAMES, "__version__"]
 
 if TYPE_CHECKING:
+    from curvelens import attr as attr
     from curvelens import targets as targets
     from curvelens.context_aware import cafo as cafo
     from curvelens.context_aware import caso as caso
