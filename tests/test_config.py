@@ -30,7 +30,7 @@ def changed(raw, path, value):
     return raw
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml", "cifar10_small.yaml"])
 def test_shipped_configurations_are_valid(name):
     settings = load(yaml.safe_load((ROOT / "config" / name).read_text()))
     assert settings.experiments
@@ -91,6 +91,15 @@ def test_defaults_are_written_out(good):
 def test_a_stage_can_be_left_out(good):
     good["experiments"]["digits"]["attacks"] = None
     assert load(good).experiments["digits"].attacks is None
+
+
+def test_what_is_set_to_null_is_left_out(good):
+    raw = changed(good, "experiments.digits.model", "digits_relu")
+    raw["experiments"]["other"] = raw["models"]["other"] = raw["datasets"]["other"] = None
+    assert list(load(raw).experiments) == ["digits"]
+    raw["experiments"]["digits"] = None
+    with pytest.raises(ConfigError, match="experiments"):
+        load(raw)
 
 
 def test_checking_needs_neither_torch_nor_pandas():

@@ -223,6 +223,19 @@ def test_shipped_configurations_make_a_plan(tmp_path, config):
     assert "render_report" in scheduled(tmp_path, config=ROOT / "config" / config)
 
 
+def test_the_example_with_given_weights_makes_a_plan(tmp_path):
+    """The paths are given on the command line, as the file's first lines say."""
+    for name in ("weights.th", "pictures.tar"):
+        (tmp_path / name).touch()
+    paths = [
+        f"datasets={{cifar10: {{data_dir: {tmp_path}}}}}",
+        f"models={{cifar10_resnet20: {{weights: {tmp_path}/weights.th}}}}",
+    ]
+    planned = scheduled(tmp_path, "--config", *paths, config=ROOT / "config/cifar10_small.yaml")
+    assert {"import_model", "evaluate_model", "measure_attacks", "render_report"} <= planned
+    assert "train_model" not in planned
+
+
 @pytest.mark.parametrize("stage", ["data", "models", *STAGES, "figures", "report"])
 def test_a_stage_can_be_asked_for_by_name(tmp_path, stage):
     planned = scheduled(tmp_path, stage)

@@ -353,6 +353,19 @@ class Config(Closed):
     )
     report: Report = Field(default_factory=lambda: Report())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, raw: Any) -> Any:
+        # What a later --configfile or --config sets to null is left out; a merge alone could only add.
+        if not isinstance(raw, dict):
+            return raw
+        return {
+            key: {name: entry for name, entry in section.items() if entry is not None}
+            if key in ("datasets", "models", "experiments", "studies") and isinstance(section, dict)
+            else section
+            for key, section in raw.items()
+        }
+
 
 def load(raw: dict[str, Any]) -> Config:
     """Check a configuration and fill in its defaults.

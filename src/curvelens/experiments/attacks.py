@@ -29,6 +29,9 @@ _FAMILIES: dict[Kind, tuple[str, str]] = {
     "plain": ("H+G", "G"),
 }
 _PARAMETERS = {"smooth": "sigma_squared", "softplus": "beta"}
+# The Lanczos method takes some tens of products for all sizes together, but one at a time: up to about this
+# many features a dense Hessian, whose products are made in batches, is no slower.
+_FEW_FEATURES = 1024
 
 
 def local_models(
@@ -70,7 +73,16 @@ def local_models(
         else:
             value = math.sqrt(parameter_value) if kind == "smooth" and parameter_value else parameter_value
             found = build(
-                kind, model, lambda m: probability(m, label), x, value, seed, calls, estimator, second_order
+                kind,
+                model,
+                lambda m: probability(m, label),
+                x,
+                value,
+                seed,
+                calls,
+                estimator,
+                second_order,
+                products=_FEW_FEATURES,
             )
         names = {"H+G": second, "G": first}
         return {names[order]: q for order, q in found.items()}

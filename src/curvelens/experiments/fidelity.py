@@ -19,7 +19,7 @@ from curvelens import targets
 from curvelens.control_variate import ControlVariate
 from curvelens.errors import ConfigError
 from curvelens.experiments.fidelity_trials import Trial, cases, chosen, grid, possible
-from curvelens.experiments.local_models import DENSE_FEATURES, Kind, build
+from curvelens.experiments.local_models import Kind, build, is_dense
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
 from curvelens.summaries.fidelity import (
@@ -230,6 +230,7 @@ class _Measurement:
                 value,
                 second_order=order == "H+G",
                 surrogates=self.surrogates,
+                products=self.samples,
             )
             yield (method, covariance, value), found[order], time.perf_counter() - start
 
@@ -247,7 +248,7 @@ class _Measurement:
         full = {_key(trial) for trial in trials if trial.method in ("SP H+G", "SW H+G")}
         settings, x = around.points.settings, around.points.x
         known = [(key[2] or 0.0, q) for key, q, _ in smoothed if key[:2] == ("SH+SG", "isotropic")]
-        if not known or len(full) < len(settings) or x.numel() > DENSE_FEATURES:
+        if not known or len(full) < len(settings) or not is_dense(x.numel(), self.samples):
             return None
         aims = [USUAL_FACTOR * radius / math.sqrt(x.numel()) for radius, _ in settings]
         return ControlVariate(

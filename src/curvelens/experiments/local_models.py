@@ -37,6 +37,7 @@ def build(
     estimator: str | None = None,
     second_order: bool = True,
     surrogates: dict[Kind, nn.Module] | None = None,
+    products: int | None = None,
 ) -> dict[str, LocalQuadratic]:
     """Return the local models of one kind at one image.
 
@@ -53,8 +54,10 @@ def build(
         calls: Gradient calls for ``smooth``.
         estimator: Estimator for ``smooth``; None means the default one.
         second_order: Whether a Hessian is wanted; without it only ``"G"`` is returned.
-        surrogates: Surrogates of this model from earlier calls, kept here and set to ``value``; up to 4096
-            features, beyond which a Hessian-vector product may come later.
+        surrogates: Surrogates of this model from earlier calls, kept here and set to ``value``, where the
+            Hessian is dense; otherwise a Hessian-vector product may come later.
+        products: How many products with a Hessian of ``softplus`` or ``swish`` will be asked for; below the
+            number of features a dense Hessian, which takes one for each of them, costs more. None: many.
 
     Returns:
         ``{"H+G": second order, "G": first order}``, with the gradient calls made in ``.calls``; a
@@ -65,18 +68,29 @@ def build(
     """
     f = scalar_factory(model)
     if kind == "plain":
-        return _from_derivatives(f, f, x, second_order)
+        return _from_derivatives(f, f, x, second_order, is_dense(x.numel()))
     if kind not in ("smooth", *_SURROGATES):
         raise ArgumentError(f"local model {kind!r} is unknown; choose smooth, softplus, swish or plain")
     if value is None:
         name = "sigma" if kind == "smooth" else "beta"
         raise ArgumentError(f"local model {kind!r}: needs {name} > 0; give it as value=")
     if kind != "smooth":
-        surrogate = _surrogate(kind, model, float(value), surrogates if x.numel() <= DENSE_FEATURES else None)
-        return _from_derivatives(f, scalar_factory(surrogate), x, second_order)
+        dense = is_dense(x.numel(), products)
+        surrogate = _surrogate(kind, model, float(value), surrogates if dense else None)
+        return _from_derivatives(f, scalar_factory(surrogate), x, second_order, dense)
     options: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
     second = smooth_quadratic(f, x, sigma=value, calls=calls, seed=seed, **options)
     return {"H+G": second, "G": second.first_order()} if second_order else {"G": second.first_order()}
+
+
+def is_dense(features: int, products: int | None = None) -> bool:
+    """Say whether a Hessian is held as a matrix: where that fits in memory and costs no more than products.
+
+    Args:
+        features: d.
+        products: Products with the Hessian that will be asked for; None: many.
+    """
+    return features <= (DENSE_FEATURES if products is None else min(DENSE_FEATURES, products))
 
 
 def _surrogate(kind: Kind, model: nn.Module, beta: float, known: dict[Kind, nn.Module] | None) -> nn.Module:
@@ -125,7 +139,7 @@ def probability_models(model: nn.Module, x: Tensor, k: int) -> dict[str, LocalQu
 
 
 def _from_derivatives(
-    f: Function, differentiated: Function, x: Tensor, second_order: bool
+    f: Function, differentiated: Function, x: Tensor, second_order: bool, dense: bool
 ) -> dict[str, LocalQuadratic]:
     """Value of ``f``, gradient and Hessian of ``differentiated`` at ``x [*shape]``."""
     value = derivatives.value(f, x[None])[0]
@@ -136,7 +150,7 @@ def _from_derivatives(
         return {"G": first}
     if getattr(differentiated, "piecewise_linear", False):
         return {"H+G": first, "G": first}
-    if d > DENSE_FEATURES:
+    if not dense:
         products = MatrixFree(
             lambda v: derivatives.hvp(differentiated, x, v.T.reshape(-1, *x.shape)).flatten(1).T, d
         )
