@@ -14,7 +14,7 @@ from curvelens.errors import ArgumentError
 LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets", "forward"},
-    {"chain", "stages", "products", "derivatives", "surrogates", "tracing"},
+    {"chain", "stages", "products", "derivatives", "surrogates", "tracing", "rays"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
     | {"nystrom", "softmax_products", "superpixels"},
     {"context_aware", "methods"},

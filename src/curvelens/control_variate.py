@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from curvelens.fidelity import Fidelity, Perturbations, quadratic_terms
-from curvelens.quadratic import LocalQuadratic
+from curvelens.quadratic import LocalQuadratic, LowRank
+from curvelens.seeds import generator
 
 SUBSAMPLE = 512  # perturbations that standard errors are estimated on
 LOOSE = 1.5  # times the plain mean's standard error; beyond, the plain mean is taken
+RANK = 96  # of a reference's curvature: what it leaves out makes the residual larger, and no estimate wrong
 _TILES = 4  # of a symmetric matrix, of which the upper half is computed
 
 
@@ -43,8 +45,10 @@ class ControlVariate:
         self.around = around
         points = around.points
         distinct = list({id(q): q for q in references}.values())
+        places = {id(q): place for place, q in enumerate(distinct)}
+        self._reference = [places[id(q)] for q in references]
+        distinct = [_thin(q) for q in distinct]
         like, d, count = distinct[0].gradient, distinct[0].size, len(points.settings)
-        self._reference = [next(i for i, q in enumerate(distinct) if q is one) for one in references]
         self._values = [float(q.value) for q in distinct]
         self._gradients = torch.stack([q.gradient.reshape(-1) for q in distinct]).double()
         # Matrices M of the settings, then the references' curvatures: one product finds all inner products.
@@ -138,6 +142,18 @@ class ControlVariate:
         stderr, plain = (float(values.std()) / math.sqrt(samples) for values in (terms, squares))
         good = math.isfinite(mean) and mean > 0 and stderr <= LOOSE * plain
         return self.around.result(mean, stderr, setting) if good else None
+
+
+def _thin(q: LocalQuadratic) -> LocalQuadratic:
+    """Return a model with about the leading eigenspace of its curvature, by subspace iteration."""
+    if q.curvature is None or q.size <= 2 * RANK or isinstance(q.curvature, LowRank):
+        return q
+    start = torch.randn(q.size, RANK, generator=generator(0, "subspace"), dtype=torch.float32)
+    basis = start.to(q.gradient)
+    for _ in range(2):
+        basis = torch.linalg.qr(q.curvature.apply(basis))[0]
+    values, vectors = torch.linalg.eigh(basis.T @ q.curvature.apply(basis))
+    return LocalQuadratic(q.value, q.gradient, LowRank(basis @ vectors, values))
 
 
 def moments(radius: float, law: str, size: int) -> tuple[float, float]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvelens import derivatives, seeds
+from curvelens import seeds
 from curvelens.errors import ArgumentError
 from curvelens.quadratic import LocalQuadratic
+from curvelens.rays import Rays
 
 LAWS = ("ball", "paper")
 Model = LocalQuadratic | Callable[[Tensor], Tensor]
@@ -230,10 +231,11 @@ class Perturbations:
 def _evaluate(functions: Sequence[Function], points: Points, chunk: int | None) -> list[list[Tensor]]:
     """Return the values [samples] of each function in each setting, in float64."""
     parts: list[list[Tensor]] = [[] for _ in points.settings]
+    rays = Rays(functions, points.x, chunk)
     for directions, uniforms in points.blocks():
-        for found, setting in zip(parts, points.settings, strict=True):
-            delta = points.displacements(directions, points.lengths(uniforms, setting))
-            found.append(derivatives.values(functions, points.x + delta, chunk).double())
+        lengths = [points.lengths(uniforms, setting) for setting in points.settings]
+        for found, values in zip(parts, rays.values(directions, lengths), strict=True):
+            found.append(values.double())
     joined = [_finite(torch.cat(found, 1), "f") for found in parts]
     return [[values[place] for values in joined] for place in range(len(functions))]
 

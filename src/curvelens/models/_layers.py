@@ -25,6 +25,7 @@ class Normalise(nn.Module):
         ModelError: The numbers of values do not fit the channels, or a standard deviation is not positive.
     """
 
+    is_affine = True
     mean: torch.Tensor
     std: torch.Tensor
 
