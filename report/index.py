@@ -112,6 +112,29 @@ report.show("attacks", missing="This run did not attack the network (stage attac
 report.attacks()
 
 # %% [markdown]
+# ## Does it find interactions that are known?
+#
+# A network of two features is trained on a target whose interactions are known, sums of quadratics that hold
+# in a part of the plane each, and its Hessian at the origin is estimated at every level of smoothing ([Torop
+# et al. 2023](https://arxiv.org/abs/2311.00858), Fig. 2 and 5). For such a target $y$ the Hessian of the
+# smoothed function is known exactly, $z$ standard normal:
+#
+# $$\nabla^2 (y * \mathcal{N}(0, \sigma^2 I))(0) = E\; y(\sigma z)\,\frac{z z^{\top} - I}{\sigma^2}$$
+#
+# Jumps and creases of the target count in it: an interaction that no piece of the target has may still be
+# there at some level of smoothing.
+
+# %%
+report.show(
+    "interactions",
+    "smoothed_surface",
+    missing="This run did not measure interactions that are known (no study of kind interactions).",
+)
+
+# %%
+report.interactions()
+
+# %% [markdown]
 # ## How many gradient calls does a Hessian need?
 #
 # SmoothHess is an average over random directions, so its error shrinks with the number of gradient calls. For

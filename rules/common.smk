@@ -58,6 +58,11 @@ def study(wildcards):
     return settings.studies[wildcards.study].model_dump(mode="json", exclude={"kind"})
 
 
+def study_keys(*keys):
+    """Some of a study's settings, as a function of wildcards: a job reruns when one of these changes."""
+    return lambda wildcards: {key: study(wildcards)[key] for key in keys}
+
+
 def downloads(source):
     """The files that a registered data set downloads, by name."""
     return {file.name: file for file in datasets.REGISTRY.get(source).traits.get("downloads", ())}

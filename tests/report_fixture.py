@@ -6,6 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import interactions_world
 import numpy as np
 import report_world as world
 
@@ -32,6 +33,7 @@ def contents(folder: Path) -> dict:
         "trust": trust.summarise(world.trust_images(8)),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
+        **interactions_world.tables(),
     }
     paths: dict = {}
     for name, frame in tables.items():
@@ -62,16 +64,21 @@ def contents(folder: Path) -> dict:
         output = folder / "figures" / f"{spec.name}{spec.suffix}"
         drawn[spec.name] = str(figures.draw(spec.name, inputs, output)[2])
     films = {"path": {**film(folder), "caption": "From one digit to another.", "alt": "A film of a path."}}
-    of_study = ("complexity", "complexity_rates")
-    study = {
-        "figures": {name: drawn.pop(name) for name in of_study if name in drawn},
-        "tables": {name: str(paths.pop(name)) for name in of_study},
+    studies = {
+        study: {
+            "figures": {name: drawn.pop(name) for name in names if name in drawn},
+            "tables": {name: str(paths.pop(name)) for name in names if name in paths},
+        }
+        for study, names in {
+            "calls": ("complexity", "complexity_rates"),
+            "plane": (*interactions_world.tables(), "smoothed_surface"),
+        }.items()
     }
     shown = {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}, "films": films}
     return {
         "title": f"How far? {world.HOSTILE}",
         "experiments": {"digits": shown},
-        "studies": {"calls": study},
+        "studies": studies,
         "models": {"relu": str(models)},
         "datasets": {"digits": str(world.write_json(folder / "data" / "dataset.json", data))},
         "benchmarks": [str(benchmark), str(folder / "benchmarks" / "gone.tsv")],
@@ -79,7 +86,7 @@ def contents(folder: Path) -> dict:
             "seed": 7,
             "models": {"relu": {"dataset": "digits"}},
             "experiments": {"digits": {"model": "relu"}},
-            "studies": {"calls": {"kind": "complexity"}},
+            "studies": {"calls": {"kind": "complexity"}, "plane": {"kind": "interactions"}},
         },
     }
 

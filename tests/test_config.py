@@ -58,6 +58,7 @@ def test_shipped_configurations_are_valid(name):
     ("studies", {"n": {"kind": "complexity", "cals": [9]}}, r"unknown key 'studies.n.cals'.*mean 'calls'"),
     ("studies", {"n": {"kind": "complexity", "calls": [1]}}, r"studies.n.calls.0 = 1.*greater than or equal"),
     ("studies", {"n": {"kind": "complexity", "calls": [9, 9]}}, r"studies.n: calls names a value twice"),
+    ("studies", {"n": {"kind": "interactions", "target": "nested", "calls": 9}}, r"studies.n: calls = 9 are"),
     ("studies", {"n": {"kind": "complexty"}}, r"studies.n.*'complexity'"),
     ("studies", {"digits": {"kind": "complexity"}}, r"studies.digits has the name of an experiment"),
     ("seed", float("nan"), r"seed"),

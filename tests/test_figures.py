@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import interactions_world
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -44,6 +45,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "history": world.history().assign(model="relu"),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
+        **interactions_world.tables(),
     }
     return {**made, **replaced}
 
@@ -60,7 +62,7 @@ CASES: dict[str, tuple[Any, list[str]]] = {
     ),
     "failures only": (
         lambda: tables(3, failed=1000, fidelity=EMPTY_FIDELITY, attacks=EMPTY_ATTACKS),
-        [name for name in CHARTS if name not in ("training", "complexity")],
+        [name for name in CHARTS if name not in ("training", "complexity", "interactions")],
     ),
     "no numbers of the paper": (
         lambda: tables(fidelity=no_paper(world.fidelity()), attacks=no_paper(world.attacks())),

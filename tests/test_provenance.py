@@ -28,6 +28,7 @@ LAYERS = [
         "spirometry",
         "config",
         "schedules",
+        "synthetic",
         "studies",
         "jobs",
     },

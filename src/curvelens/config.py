@@ -414,7 +414,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _kind(location: tuple[int | str, ...]) -> str | None:
-    found = str(location[2]) if location[:1] == ("studies",) and len(location) > 3 else None
+    found = str(location[2]) if location[:1] == ("studies",) and len(location) > 2 else None
     return found if found in KINDS else None
 
 

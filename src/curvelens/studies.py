@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from curvelens.registry import Parameters
+from curvelens.schedules import Training
 
 Estimator = Literal["regression", "projected", "orthogonal", "antithetic", "sobol", "plain"]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,6 +20,16 @@ Positive = Annotated[float, Field(gt=0)]
 
 def _default_estimators() -> list[Estimator]:
     return ["regression", "projected", "orthogonal", "antithetic", "sobol", "plain"]
+
+
+def _paper_schedule() -> Training:
+    return Training(
+        optimizer="rmsprop",
+        updates=40_000,
+        batch_size=128,
+        learning_rate=1e-3,
+        decay_at=[5_000, 10_000, 20_000],
+    )
 
 
 class Study(Parameters):
@@ -70,8 +81,64 @@ class Complexity(Study):
         return self
 
 
-AnyStudy = Complexity
+class Interactions(Study):
+    """Interactions that are known, found again in a network (Torop et al. 2023, Fig. 1, 2 and 5)."""
+
+    tables: ClassVar[tuple[str, ...]] = (
+        "interactions",
+        "interactions_summary",
+        "interactions_network",
+        "interactions_surface",
+    )
+
+    kind: Literal["interactions"] = Field(
+        description="Hessian of a network of two features, where that of its target is known."
+    )
+    target: Literal["four_quadrants", "nested"] = Field(description="What the network is trained on.")
+    spacing: float = Field(0.008, gt=0, le=1, description="Of the grid on [-2, 2]² that it is trained on.")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [64] * 5, min_length=1, description="Width of each hidden layer."
+    )
+    training: Training = Field(
+        default_factory=_paper_schedule, description="By default that of the paper for `four_quadrants`."
+    )
+    sigma_squared: tuple[Positive, Positive] = Field(
+        (1e-3, 1.0), description="Lowest and highest variance of the Gaussian."
+    )
+    betas: tuple[Positive, Positive] = Field(
+        (0.1, 1e4), description="Lowest and highest sharpness of SoftPlus."
+    )
+    levels: int = Field(41, ge=2, description="Values between, evenly spread on a logarithmic scale.")
+    calls: int = Field(16384, ge=4, description="Gradient calls for each variance, over all repeats.")
+    repeats: int = Field(
+        8, ge=2, description="Independent estimates for each variance; they give the error bar."
+    )
+    estimator: Estimator = Field("sobol", description="Estimator of the smoothed Hessian.")
+    tolerance: Positive = Field(
+        0.1, description="Deviation, as a share of the largest exact element, up to which a level is near."
+    )
+    surface_sigma_squared: list[Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: [0.0, 0.03, 0.3],
+        min_length=1,
+        description="Variances at which the surface is drawn; 0 is the network itself.",
+    )
+    surface_points: int = Field(41, ge=2, description="Points of the surface along each feature.")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Interactions:
+        for key in ("sigma_squared", "betas"):
+            low, high = getattr(self, key)
+            if not low < high:
+                raise ValueError(f"{key} = {low:g}, {high:g} does not rise; give the lowest value first")
+        if self.calls < 2 * self.repeats:
+            raise ValueError(f"calls = {self.calls} are too few for {self.repeats} repeats; give 2 for each")
+        if len(set(self.surface_sigma_squared)) < len(self.surface_sigma_squared):
+            raise ValueError("surface_sigma_squared names a value twice; name each once")
+        return self
+
+
+AnyStudy = Annotated[Complexity | Interactions, Field(discriminator="kind")]
 """The settings of one study, told apart by ``kind``."""
 
-KINDS: dict[str, type[Study]] = {"complexity": Complexity}
+KINDS: dict[str, type[Study]] = {"complexity": Complexity, "interactions": Interactions}
 """Kinds of study by name."""

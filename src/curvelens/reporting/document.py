@@ -179,6 +179,16 @@ class Report:
                 parts += self._titled(study, studies.complexity(rates))
         return Html(*parts)
 
+    def interactions(self) -> Html:
+        """Return how near the interactions of a network come to the exact ones of its target."""
+        names = ("interactions", "interactions_summary", "interactions_network")
+        parts: list[Html] = []
+        for study in self.studies:
+            measured, summary, network = (self.table(study, name) for name in names)
+            if measured is not None and summary is not None and network is not None:
+                parts += self._titled(study, studies.interactions(measured, summary, network))
+        return Html(*parts)
+
     def films(self, missing: str) -> Html:
         """Return the films of every experiment, each with a strip of frames for those who cannot play it."""
         parts: list[Html] = []

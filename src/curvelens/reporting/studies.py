@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from curvelens.figures import complexity as figure
-from curvelens.figures.wording import MISSING, percent
-from curvelens.reporting.html import Html, element, table
+from curvelens.figures import interactions as interactions_figure
+from curvelens.figures.wording import MISSING, number, percent
+from curvelens.reporting.html import Html, details, element, table
+from curvelens.summaries.interactions import ELEMENTS, SMOOTHHESS, SOFTPLUS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,5 +45,74 @@ def _of_function(rows: DataFrame, function: str, width: float) -> Html:
         "error against log calls with half its 95% interval over "
         f"{int(rows['repeats'].max())} random functions: {figure.function_name(function, width)}. Theorem 1 "
         "of Torop et al. (2023) bounds the error of “plain” by a multiple of √(d/n), a slope of −1/2."
+    )
+    return table(head, body, text)
+
+
+def interactions(measured: DataFrame, summary: DataFrame, network: DataFrame) -> list[Html]:
+    """Return how well the network fits, how near each element comes to the exact one, and every level.
+
+    Args:
+        measured: The table ``interactions``.
+        summary: The table ``interactions_summary``.
+        network: The table ``interactions_network``.
+    """
+    levels = [
+        details(f"{smoother} at every level", _levels(measured[measured["smoother"] == smoother], smoother))
+        for smoother in (SMOOTHHESS, SOFTPLUS)
+    ]
+    return [_fit(network), _nearness(summary), *levels]
+
+
+def _fit(network: DataFrame) -> Html:
+    head: list[list[object]] = [["", "weights", "updates", "mean squared error", "between the grid's points"]]
+    body: list[list[object]] = []
+    for _, row in network.iterrows():
+        errors = [number(row[f"{name}mean_squared_error"]) for name in ("", "between_")]
+        theirs = f"≈ {number(row['paper_mean_squared_error'], 1)}"
+        body.append(["ours", f"{row['weights']:,}", f"{row['updates']:,}", *errors])
+        body.append(["Torop", MISSING, f"{row['paper_updates']:,}", theirs, MISSING])
+    return table(
+        head,
+        body,
+        "The network on its training grid. “Torop”: Torop et al. 2023, App. E.1, widths not stated.",
+    )
+
+
+def _nearness(summary: DataFrame) -> Html:
+    head: list[list[object]] = [["smoother", "element", "near", "smallest deviation", "median deviation"]]
+    names = {**interactions_figure.FEATURES, "all": "all three"}
+    body: list[list[object]] = []
+    for smoother in (SMOOTHHESS, SOFTPLUS):
+        for element_name in names:
+            row = summary[(summary["smoother"] == smoother) & (summary["element"] == element_name)].iloc[0]
+            level = f"{interactions_figure.SYMBOLS[smoother]} = {number(row['smallest_level'])}"
+            smallest = element("td", percent(row["smallest"], 1), element("small", f" at {level}"))
+            near = interactions_figure.nearness(row)
+            body.append([smoother, names[element_name], near, smallest, percent(row["median"])])
+    text = (
+        "Deviation of a Hessian element from that of the smoothed target, as a share of the largest exact "
+        f"element; near: at most {percent(summary['tolerance'].iloc[0])}. SoftPlus is compared with the "
+        "exact Hessian of the σ² that suits it best."
+    )
+    return table(head, body, text)
+
+
+def _levels(rows: DataFrame, smoother: str) -> Html:
+    symbol = interactions_figure.SYMBOLS[smoother]
+    features = interactions_figure.FEATURES
+    head: list[list[object]] = [[symbol]]
+    for element_name in ELEMENTS:
+        head[0] += [features[element_name], "exact"]
+    body: list[list[object]] = []
+    for _, row in rows.sort_values("level").iterrows():
+        cells: list[object] = [number(row["level"])]
+        for name in ELEMENTS:
+            bar = element("small", f" ± {number(row[f'stderr{name}'], 1)}") if smoother == SMOOTHHESS else ""
+            cells += [element("td", number(row[f"h{name}"], 3), bar), number(row[f"exact{name}"], 3)]
+        body.append(cells)
+    beside = "" if smoother == SMOOTHHESS else " at the σ² whose exact Hessian is nearest"
+    text = (
+        f"Hessian elements of the network, with the standard error where sampled, and of its target{beside}."
     )
     return table(head, body, text)
