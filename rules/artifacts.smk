@@ -31,6 +31,12 @@ def experiment_artifacts(experiment):
         found["curvature_forms"] = f"results/tables/{experiment}/curvature_forms.parquet"
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
+    if chosen.superpixels is not None:
+        found["interactions"] = expand(
+            "results/superpixels/{experiment}/{shard}.npz",
+            experiment=experiment,
+            shard=range(chosen.superpixels.shards),
+        )
     if chosen.explanations is not None:
         found["maps"] = expand(
             "results/explanations/{experiment}/{method}/{shard}.npz",

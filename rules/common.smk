@@ -31,6 +31,7 @@ STAGES = {
     "fidelity": ["fidelity_images", "fidelity"],
     "attacks": ["attacks_images", "attacks"],
     "trust": ["trust_images", "trust"],
+    "superpixels": ["superpixels"],
 }
 
 

@@ -11,6 +11,7 @@ localrules:
     attacks,
     trust,
     path,
+    superpixels,
     studies,
     figures,
     report,
@@ -59,6 +60,11 @@ rule trust:
 rule path:
     input:
         [film_files(experiment) for experiment in settings.experiments],
+
+
+rule superpixels:
+    input:
+        tables("superpixels"),
 
 
 rule studies:

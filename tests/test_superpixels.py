@@ -245,11 +245,11 @@ def test_eigenvalues_are_corrected_on_a_quadratic_with_noise():
     for seed in range(8):
         found = leading_eigenpairs(f, x, sigma, 4, 240, seed=seed)
         assert found.calls <= 240
-        gram = found.vectors @ found.vectors.T
+        gram = found.eigenvectors @ found.eigenvectors.T
         torch.testing.assert_close(gram, torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-9)
-        along = ((found.vectors @ H) * found.vectors).sum(1)
+        along = ((found.eigenvectors @ H) * found.eigenvectors).sum(1)
         inflation.append(float(found.inflated.abs().sum() / along.abs().sum()))
-        deviations.append(((found.values - along) / found.stderr).numpy())
+        deviations.append(((found.eigenvalues - along) / found.stderr).numpy())
     assert min(inflation) > 1.1
     deviations = np.concatenate(deviations)
     # Unbiased: the mean of 32 t-distributed numbers (14 degrees of freedom) has a standard deviation of 0.19.

@@ -50,6 +50,13 @@ def _default_scalars() -> list[Function]:
     return ["predicted_logit", "inner_neuron"]
 
 
+InteractionMethod = Literal["SH+SG", "SP H+G", "SW H+G"]
+
+
+def _default_interaction_methods() -> list[InteractionMethod]:
+    return ["SH+SG", "SP H+G", "SW H+G"]
+
+
 class Closed(BaseModel):
     """A mapping that refuses keys it does not know."""
 
@@ -292,6 +299,53 @@ class Path(Closed):
     samples: int = Field(64, ge=2, description="Noisy copies per point.")
 
 
+class Superpixels(Closed):
+    """Interactions between super-pixels of single images (Torop et al. 2023, Fig. 6)."""
+
+    images: Count = Field(3, description="Images of the test split, taken class by class.")
+    shards: Count = Field(1, description="Jobs.")
+    segments: tuple[int, int] = Field((20, 25), description="Fewest and most super-pixels of an image.")
+    compactness: Positive | None = Field(
+        None,
+        description="SLIC's weight of nearness against colour; null takes the first of several values that "
+        "gives as many super-pixels.",
+    )
+    methods: list[InteractionMethod] = Field(
+        default_factory=_default_interaction_methods,
+        min_length=1,
+        description="Local models whose Hessians are summed: SmoothHess, SoftPlus, Swish.",
+    )
+    radius: Positive = Field(0.25, description="Radius of the ball that P_MSE is measured in, L2 norm.")
+    law: Law = Field("ball", description="Law of the perturbations, as for `fidelity`.")
+    samples: Count = Field(
+        200, ge=2, description="Perturbations; a surrogate's Hessian is multiplied with each where d > 4096."
+    )
+    sigma_factor: Positive = Field(0.75, description="sigma = factor * radius / sqrt(d).")
+    beta: Positive = Field(11.5, description="Sharpness of SoftPlus; Table 3 has 11.5 for CIFAR-10.")
+    swish_beta: Positive = Field(8.5, description="Sharpness of Swish; Table 3 has 8.5 for CIFAR-10.")
+    calls: Count = Field(1568, ge=2, description="Gradient calls of the smoothed model.")
+    interaction_calls: Count | None = Field(
+        None,
+        description="Further gradient calls for the smoothed interactions alone; null sums the smoothed "
+        "model's own Hessian, which takes about 2 d calls to know.",
+    )
+    shared_scale: bool = Field(
+        False, description="One colour scale for all maps of an image, instead of one for each map."
+    )
+
+    @model_validator(mode="after")
+    def _segments_make_sense(self) -> Superpixels:
+        low, high = self.segments
+        if not 2 <= low <= high:
+            raise ValueError(f"segments = {low} to {high} are impossible; give 2 <= fewest <= most")
+        if self.interaction_calls is not None and self.interaction_calls < 4 * high:
+            raise ValueError(
+                f"interaction_calls = {self.interaction_calls} give no error bar for {high} super-pixels; "
+                f"give at least {4 * high}, or null"
+            )
+        return self
+
+
 class Experiment(Closed):
     """One question asked of one network: which stages run and on how many images."""
 
@@ -306,6 +360,7 @@ class Experiment(Closed):
     attacks: Attacks | None = Field(default_factory=lambda: Attacks())
     trust: Trust | None = None
     path: Path | None = Field(default_factory=lambda: Path())
+    superpixels: Superpixels | None = None
 
     @model_validator(mode="after")
     def _shards_fit(self) -> Experiment:
@@ -314,6 +369,7 @@ class Experiment(Closed):
             ("fidelity", "images"), ("fidelity", "validation_images"),
             ("attacks", "images"), ("attacks", "validation_images"),
             ("trust", "images"), ("trust", "validation_images"),
+            ("superpixels", "images"),
         ):  # fmt: skip
             section = getattr(self, stage)
             if section is not None and section.shards > (count := getattr(section, images)):

@@ -11,7 +11,7 @@ from curvelens import figures
 from curvelens.errors import DataError
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import run, studies, summaries, trust
+from curvelens.reporting import run, studies, summaries, superpixels, trust
 from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
 from curvelens.store import load_json
 
@@ -168,6 +168,15 @@ class Report:
                 parts += self._titled(
                     experiment, [summaries.attacks(summary), summaries.chosen(summary, "epsilon")]
                 )
+        return Html(*parts)
+
+    def superpixels(self) -> Html:
+        """Return the table of interactions between super-pixels."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            found = self.table(experiment, "superpixels")
+            if found is not None and len(found):
+                parts += self._titled(experiment, [superpixels.table_of(found)])
         return Html(*parts)
 
     def complexity(self) -> Html:

@@ -21,6 +21,8 @@ LENGTHS = ("size_biased", "chi", "fixed")
 
 _ROWS = 256  # rows drawn together; of small orthogonal matrices so many are drawn that they have 512 or so
 _SMALL_ROWS = 512
+_BLOCK_ELEMENTS = 2**23
+_FEWEST_ROWS = 16
 _LARGE_ROWS = 1024  # rows of a large matrix that are made together
 _SHARED = 16  # orthogonal matrices made from one by signed permutations of the features
 _SHARED_FROM = 128  # below this many features there are too few signed permutations to rely on
@@ -37,8 +39,8 @@ class Directions:
             N(0, I); "sobol": a scrambled Sobol sequence mapped to N(0, I).
         size: Number of features d.
         seed: Any integer; same seed, same directions.
-        whole: Whether orthogonal directions come as whole d×d matrices; else 256 at a time are orthogonal to
-            each other.
+        whole: Whether orthogonal directions come as whole d×d matrices; else up to 256 at a time are
+            orthogonal to each other.
         lengths: Of orthogonal directions. "size_biased": ℓ from χ_{d+2}, weights d/ℓ², unbiased and exact on
             quadratics; "chi": ℓ from χ_d, so that each row is N(0, I); "fixed": ℓ = √d, biased by O(1/d).
         like: Gives dtype and device.
@@ -109,8 +111,12 @@ def _orthogonal(size: int, seed: int, lengths: str, whole: bool, like: Tensor) -
 
 
 def _independent(size: int, seed: int, lengths: str, like: Tensor) -> Iterator[Block]:
-    """Yield several d×d matrices at a time or, for larger d, 256 rows that are orthogonal to each other."""
-    rows = min(size, _ROWS)
+    """Yield several d×d matrices at a time or, for larger d, up to 256 rows orthogonal to each other.
+
+    For d beyond 32,768 there are fewer: an orthogonalisation holds several copies, and random rows of that
+    many features are nearly orthogonal anyway.
+    """
+    rows = min(size, _ROWS, max(_FEWEST_ROWS, _BLOCK_ELEMENTS // size))
     count = -(-_SMALL_ROWS // rows) if rows == size else 1
     index = 0
     while True:

@@ -21,17 +21,17 @@ class Eigenpairs:
     """Directions of large curvature.
 
     Attributes:
-        values: vᵀ∇²h v for each direction, [k], estimated independently of it, by decreasing magnitude.
+        eigenvalues: vᵀ∇²h v for each direction, [k], estimated independently of it, by decreasing magnitude.
         stderr: Their standard errors, [k]; NaN where the calls gave a single estimate.
         inflated: What the estimate that gave the directions says of the same directions, [k].
-        vectors: v, orthonormal, [k, *shape].
+        eigenvectors: v, orthonormal, [k, *shape].
         calls: Gradient calls made.
     """
 
-    values: Tensor
+    eigenvalues: Tensor
     stderr: Tensor
     inflated: Tensor
-    vectors: Tensor
+    eigenvectors: Tensor
     calls: int
 
 

@@ -11,7 +11,7 @@ from curvelens.errors import ArgumentError
 from curvelens.smoothing.subspace import LARGEST, leading_subspace
 
 KEPT_ROWS = 4096  # rows that a dense accumulation keeps
-ROW_BYTES = 4 * 2**30  # memory for rows that a matrix-free accumulation may take
+ROW_BYTES = 2**29  # memory for rows that a matrix-free accumulation keeps
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class DenseMoments:
 class RowMoments:
     """The rows themselves, for d too large for d×d sums or for fewer rows than features.
 
-    Rows are kept up to 4 GiB. What comes later is projected onto the leading subspace of what came before.
+    Rows are kept up to 512 MiB. What comes later is projected onto the leading subspace of what came before.
 
     Args:
         size: d.
@@ -181,7 +181,7 @@ class RowMoments:
         if self._projected:
             raise ArgumentError(
                 f"smooth_quadratic: {self.count} rows of {self.size} features take more than"
-                f" {ROW_BYTES / 2**30:.0f} GiB; ask for fewer calls or use the estimator 'regression'"
+                f" {ROW_BYTES / 2**20:.0f} MiB; ask for fewer calls or use the estimator 'regression'"
             )
         return self._whole()
 

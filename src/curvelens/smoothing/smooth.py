@@ -48,7 +48,7 @@ DEFAULT = "regression"
 _LAWS = {"plain": "normal", "antithetic": "normal", "sobol": "sobol"}
 _DENSE_FEATURES = 4096  # above, no d×d matrix is formed unless the caller asks for it
 _BATCH_ROWS = 2048  # directions evaluated together at most
-_BATCH_ELEMENTS = 2**25
+_BATCH_ELEMENTS = 2**23  # numbers in a batch of directions: several copies of it exist at a time
 _FIRST_CALLS = 256  # of calls="auto"
 
 Function = Callable[[Tensor], Tensor]

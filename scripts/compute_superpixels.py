@@ -1,0 +1,24 @@
+"""Sum interactions over super-pixels of the images of one shard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.config import Superpixels
+from curvelens.experiments import selection, superpixels
+from curvelens.summaries.superpixels import SUPERPIXELS
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings = Superpixels.model_validate(snakemake.params.settings)
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+images = selection.take(store.load_image_set(snakemake.input.images), settings.images)
+shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+table, arrays = superpixels.superpixels(model, shard, settings, seed=snakemake.params.seed, device=device)
+tables.write(table, SUPERPIXELS, snakemake.output.table)
+store.save_explanations(snakemake.output.arrays, arrays, shard.ids)
