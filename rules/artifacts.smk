@@ -32,7 +32,7 @@ def experiment_artifacts(experiment):
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
     if chosen.superpixels is not None:
-        found["interactions"] = expand(
+        found["superpixel_maps"] = expand(
             "results/superpixels/{experiment}/{shard}.npz",
             experiment=experiment,
             shard=range(chosen.superpixels.shards),

@@ -159,7 +159,7 @@ def written(folder: Path, table, arrays, some) -> dict[str, Path | list[Path]]:
     (folder / "model.json").write_text(json.dumps({"class_names": ["$a$", "<b>", "c"]}))
     return {
         "superpixels": folder / "superpixels.parquet",
-        "interactions": [folder / "0.npz"],
+        "superpixel_maps": [folder / "0.npz"],
         "images": [folder / "test.npz"],
         "models": [folder / "model.json"],
     }

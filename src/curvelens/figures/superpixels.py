@@ -155,7 +155,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
 
 
 def _image(figure: Figure, place: Any, tables: Tables, image_id: str, rows: DataFrame) -> None:
-    found = _found(tables["interactions"], image_id)
+    found = _found(tables["superpixel_maps"], image_id)
     names = found["methods"].tolist()
     pixels = np.moveaxis(_found(tables["images"], image_id)["images"], 0, -1).squeeze()
     of_image = {row.method: row for row in rows[rows["image_id"] == image_id].itertuples()}
@@ -276,7 +276,7 @@ def alt(tables: Tables) -> str:
 register(
     FigureSpec(
         name="superpixels",
-        tables=("superpixels", "interactions", "images"),
+        tables=("superpixels", "superpixel_maps", "images"),
         optional=("models",),
         draw=draw,
         caption=caption,
