@@ -19,7 +19,9 @@ rule measure_attacks:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=section("attacks"),
+        # The grids are searched on validation images alone, the bound is drawn on test images alone.
+        settings=section_of_split("attacks", validation=["sigma_squared", "betas"], test=["pgd"]),
+        images=images_of_split("attacks"),
         shards=shard_count("attacks"),
         seed=settings.seed,
         device=settings.device,
@@ -58,6 +60,8 @@ rule gather_attacks:
     output:
         summary="results/tables/{experiment}/attacks.parquet",
         summary_csv="results/tables/{experiment}/attacks.csv",
+        paired="results/tables/{experiment}/attacks_paired.parquet",
+        paired_csv="results/tables/{experiment}/attacks_paired.csv",
         images="results/tables/{experiment}/attacks_images.parquet",
         images_csv="results/tables/{experiment}/attacks_images.csv",
     log:
@@ -69,7 +73,7 @@ rule gather_attacks:
     threads: 1
     params:
         source=dataset_source,
-        code=library("summaries.attacks"),
+        code=library("summaries.attacks", "summaries.paired_attacks"),
     message:
         "Gather the attacks table of {wildcards.experiment}"
     script:

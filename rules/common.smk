@@ -29,7 +29,7 @@ STAGES = {
     "spectra": ["spectra", "eigenvalues", "spectra_summary"],
     "distances": ["distances", "distances_summary"],
     "fidelity": ["fidelity_images", "fidelity"],
-    "attacks": ["attacks_images", "attacks"],
+    "attacks": ["attacks_images", "attacks", "attacks_paired"],
     "trust": ["trust_images", "trust"],
     "superpixels": ["superpixels"],
 }
@@ -92,6 +92,26 @@ def section(stage):
     """The stage's settings, as a function of wildcards: a job reruns when its own stage's settings change."""
     return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).model_dump(
         mode="json", exclude={"shards"}
+    )
+
+
+def section_of_split(stage, validation=(), test=()):
+    """The stage's settings without its numbers of images and what concerns the other split alone."""
+    own = {"validation": list(validation), "test": list(test)}
+
+    def chosen(wildcards):
+        other = own["test" if wildcards.split == "validation" else "validation"]
+        left_out = {"images", "validation_images", *other}
+        return {key: value for key, value in section(stage)(wildcards).items() if key not in left_out}
+
+    return chosen
+
+
+def images_of_split(stage):
+    """How many images of a split a stage looks at, as a function of wildcards."""
+    return lambda wildcards: getattr(
+        getattr(settings.experiments[wildcards.experiment], stage),
+        "images" if wildcards.split == "test" else "validation_images",
     )
 
 

@@ -16,19 +16,14 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings, split = snakemake.params.settings, snakemake.wildcards.split
 device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-count = settings["images"] if split == "test" else settings["validation_images"]
-images = selection.take(store.load_image_set(snakemake.input.images), count)
+images = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
 choices = tables.read(snakemake.input.choices, ATTACK_CHOICES) if split == "test" else None
 table = attacks.attack_images(
     model,
     images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
     split=split,
-    magnitudes=settings["magnitudes"],
-    sigma_squared=settings["sigma_squared"],
-    betas=settings["betas"],
     choices=choices,
-    calls=settings["calls"],
-    estimator=settings["estimator"],
+    **settings,
     seed=snakemake.params.seed,
     device=device,
 )

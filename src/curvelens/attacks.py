@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from curvelens import targets
 from curvelens.errors import ArgumentError
+from curvelens.pgd import pgd_steps
 from curvelens.quadratic import LocalQuadratic
 from curvelens.seeds import generator
+from curvelens.trust_region import TrustRegionStep, truncated_paper_step
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Attack:
         prediction: class with the largest logit there.
         changed: whether that is another class than before the attack.
         confidence: SoftMax probability, after the attack, of the class predicted before it.
-        predicted_decrease: how far the local model expected the scalar to fall; NaN for a random attack.
+        predicted_decrease: how far the local model expected the scalar to fall; NaN where there is none.
         actual_decrease: how far it fell.
-        residual: optimality residual of the step in the local model; NaN for a random attack.
+        residual: optimality residual of the step in the local model; NaN where there is none.
     """
 
     epsilon: float
@@ -51,6 +53,7 @@ def attack(
     epsilon: Sequence[float],
     label: int | None = None,
     f: Callable[[Tensor], Tensor] | None = None,
+    truncation: float | None = None,
 ) -> list[Attack]:
     """Attack with the minimiser of a local model over each ball ``‖δ‖ ≤ ε`` (Torop et al. 2023, eq. 12).
 
@@ -63,18 +66,20 @@ def attack(
         epsilon: Sizes > 0.
         label: The class to leave; None means the predicted one.
         f: The scalar that q models, for ``actual_decrease``; None means the SoftMax probability of ``label``.
+        truncation: None for the exact step; T in (0, 1] for the paper's, within the leading eigenvectors that
+            carry the share T of the eigenvalues' magnitude (eq. 66-71).
 
     Returns:
         One :class:`Attack` for each size.
 
     Raises:
-        ArgumentError: If no size is given, one is not positive, or q was made for another shape.
+        ArgumentError: If no size is given, one is not positive, T is out of range, or q was made for another
+            shape.
     """
     if q.gradient.shape != x.shape:
         shapes = f"{list(q.gradient.shape)}, x has {list(x.shape)}"
         raise ArgumentError(f"attack: the local model has shape {shapes}; build it at this x")
-    found = q.minimize(list(epsilon))
-    steps = found if isinstance(found, list) else [found]
+    steps = _minimisers(q, list(epsilon), truncation)
     return _judge(
         model,
         x,
@@ -85,6 +90,59 @@ def attack(
         [-step.value for step in steps],
         [step.residual for step in steps],
     )
+
+
+def _minimisers(q: LocalQuadratic, sizes: list[float], truncation: float | None) -> list[TrustRegionStep]:
+    if truncation is None or q.curvature is None:
+        found = q.minimize(sizes)
+        return found if isinstance(found, list) else [found]
+    values, vectors = q.eigh()
+    flat = q.gradient.reshape(-1)
+    steps = [truncated_paper_step(flat, values, vectors, size, truncation) for size in sizes]
+    return [replace(step, step=step.step.reshape(q.gradient.shape)) for step in steps]
+
+
+def pgd_attack(
+    model: nn.Module,
+    x: Tensor,
+    epsilon: Sequence[float],
+    image_id: str,
+    seed: int = 0,
+    label: int | None = None,
+    f: Callable[[Tensor], Tensor] | None = None,
+    *,
+    steps: int = 100,
+    restarts: int = 5,
+    relative_step: float = 0.05,
+) -> list[Attack]:
+    """Attack with projected gradient descent on the margin of the logits (:func:`curvelens.pgd.pgd_steps`).
+
+    Args:
+        model: Classifier ``[B, *shape] -> [B, c]``.
+        x: ``[*shape]``.
+        epsilon: Sizes > 0.
+        image_id: Name of the image; with ``seed`` it determines the starts.
+        seed: Seed of the run.
+        label: The class to leave; None means the predicted one.
+        f: Scalar for ``actual_decrease``; None means the SoftMax probability of ``label``.
+        steps: Gradient steps of each start.
+        restarts: Starts: x, then random ones.
+        relative_step: Length of a step divided by ε.
+
+    Returns:
+        One :class:`Attack` for each size, without a predicted decrease or a residual.
+
+    Raises:
+        ArgumentError: If a number is out of range.
+    """
+    sizes = list(epsilon)
+    if label is None:
+        with torch.no_grad():
+            label = int(targets.logits(model)(x[None])[0].argmax())
+    options = {"steps": steps, "restarts": restarts, "relative_step": relative_step, "seed": seed}
+    moves = pgd_steps(model, x, sizes, image_id, label, **options)  # type: ignore[arg-type]
+    unknown = [math.nan] * len(sizes)
+    return _judge(model, x, moves, sizes, label, f, unknown, unknown)
 
 
 def random_attack(

@@ -273,6 +273,14 @@ class Fidelity(Validated):
         return self
 
 
+class Pgd(Closed):
+    """Projected gradient descent in the L2 ball: the bound that no local model should beat."""
+
+    steps: Count = Field(100, description="Gradient steps of each start.")
+    restarts: Count = Field(5, description="Starts for each image and size: the image, then random ones.")
+    relative_step: Positive = Field(0.05, description="Length of a step divided by the size of the attack.")
+
+
 class Attacks(Validated):
     """Attacks that minimise a local model (Torop et al. 2023, Tables 2, 4, 8)."""
 
@@ -286,6 +294,13 @@ class Attacks(Validated):
         min_length=1,
         description="Smoothing variance, the grid searched.",
     )
+    truncation: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="T of the paper's truncated steps (App. D.1), beside exact ones; null leaves them out.",
+    )
+    pgd: Pgd | None = Field(None, description="The bound; null leaves it out.")
 
 
 class Path(Closed):

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from curvelens.attacks import Attack, attack, random_attack
+from curvelens.attacks import Attack, attack, pgd_attack, random_attack
 from curvelens.errors import ConfigError
 from curvelens.experiments.local_models import Kind, build, probability_models
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
-from curvelens.summaries.attacks import ATTACKS, METHODS
+from curvelens.summaries.attacks import ATTACKS, METHODS, PUBLISHED, TRUNCATED
 from curvelens.tables import frame
 from curvelens.targets import probability
 
@@ -48,7 +48,7 @@ def local_models(
     """Return the local models of the SoftMax probability for a method and its sibling of the other order.
 
     Args:
-        method: One of :data:`~curvelens.summaries.attacks.METHODS` but ``Random``.
+        method: One of :data:`~curvelens.summaries.attacks.PUBLISHED` but ``Random``.
         model: Classifier ``[B, *shape] -> [B, c]``.
         x: ``[*shape]``.
         label: Class whose probability is attacked.
@@ -86,7 +86,7 @@ def local_models(
             )
         names = {"H+G": second, "G": first}
         return {names[order]: q for order, q in found.items()}
-    raise ConfigError(f"attack method {method!r} does not exist; choose from {', '.join(METHODS)}")
+    raise ConfigError(f"attack method {method!r} does not exist; choose from {', '.join(PUBLISHED)}")
 
 
 def attack_images(
@@ -98,9 +98,11 @@ def attack_images(
     sigma_squared: Sequence[float] = (),
     betas: Sequence[float] = (),
     choices: pd.DataFrame | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     calls: int = 1568,
     estimator: str | None = None,
+    truncation: float | None = None,
+    pgd: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
@@ -119,9 +121,12 @@ def attack_images(
         sigma_squared: Variances to try; validation only.
         betas: SoftPlus sharpnesses to try; validation only.
         choices: :data:`~curvelens.summaries.attacks.ATTACK_CHOICES`; test only.
-        methods: Which of :data:`~curvelens.summaries.attacks.METHODS` to run.
+        methods: Which of :data:`~curvelens.summaries.attacks.METHODS` to run; None means those of the paper,
+            its truncated steps where there is a ``truncation``, and PGD where there is ``pgd``.
         calls: Gradient calls of a smoothed model.
         estimator: Estimator of the smoothed Hessian; None means the default one.
+        truncation: T in (0, 1] of the paper's truncated steps (Torop et al. 2023, eq. 71).
+        pgd: ``steps``, ``restarts`` and ``relative_step`` of :func:`curvelens.attacks.pgd_attack`; test only.
         seed: Seed of the run.
         device: Where to compute.
         dtype: Type to compute in; None means float32.
@@ -130,20 +135,49 @@ def attack_images(
         The table :data:`~curvelens.summaries.attacks.ATTACKS`.
 
     Raises:
-        ConfigError: For an unknown method or split, an empty grid, or a size without a choice.
+        ConfigError: For an unknown method or split, an empty grid, a size without a choice, or truncated
+            steps or PGD without their settings.
     """
     grids = {"smooth": list(sigma_squared), "softplus": list(betas)}
-    plan = _plan(split, list(magnitudes), list(methods), grids, choices)
+    chosen = _methods(methods, truncation, pgd)
+    plan = _plan(split, list(magnitudes), chosen, grids, choices)
 
     def run(item: Item) -> Iterator[dict[str, Any]]:
         for (kind, value), sizes in plan.items():
-            yield from _attack_with(kind, value, sizes, model, item, seed, calls, estimator)
+            if kind == "random":
+                found = random_attack(model, item.x, sizes["Random"], item.image_id, seed, item.prediction)
+                yield from (_row("Random", "", None, 0, result) for result in found)
+            elif kind == "pgd" and pgd is not None:
+                found = pgd_attack(model, item.x, sizes["PGD"], item.image_id, seed, item.prediction, **pgd)
+                yield from (_row("PGD", "", None, pgd["steps"] * pgd["restarts"], result) for result in found)
+            else:
+                yield from _attack_with(
+                    kind, value, sizes, model, item, seed, calls, estimator, truncation
+                )  # fmt: skip
 
     rows = per_image(
         images, model, run, description=f"attacks ({split})", device=device, dtype=dtype,
         constants={"split": split},
     )  # fmt: skip
     return frame(rows, ATTACKS)
+
+
+def _methods(
+    methods: Sequence[str] | None, truncation: float | None, pgd: Mapping[str, Any] | None
+) -> list[str]:
+    """Check the names, or return those that there are settings for."""
+    able = [
+        *PUBLISHED,
+        *(TRUNCATED if truncation is not None else ()),
+        *(("PGD",) if pgd is not None else ()),
+    ]
+    for method in methods or ():
+        if method not in METHODS:
+            raise ConfigError(f"attack method {method!r} does not exist; choose from {', '.join(METHODS)}")
+        if method not in able:
+            key = "truncation" if method in TRUNCATED else "pgd"
+            raise ConfigError(f"attack method {method!r} has no settings; give attacks.{key}")
+    return able if methods is None else list(methods)
 
 
 _Plan = dict[tuple[str, float | None], dict[str, list[float]]]
@@ -157,14 +191,11 @@ def _plan(
     choices: pd.DataFrame | None,
 ) -> _Plan:
     """What to run: (kind, parameter) -> method -> sizes."""
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise ConfigError(f"attack method {unknown[0]!r} does not exist; choose from {', '.join(METHODS)}")
     if split not in ("validation", "test"):
         raise ConfigError(f"attacks: split must be validation or test, not {split!r}")
     plan: _Plan = {}
     for kind, family in _FAMILIES.items():
-        for method in [m for m in family if m in methods]:
+        for method in [m for m in methods if TRUNCATED.get(m, m) in family]:
             if split == "validation" and kind != "plain":
                 if not grids[kind]:
                     raise ConfigError(f"attacks: no {_PARAMETERS[kind]} to try; give at least one")
@@ -174,8 +205,9 @@ def _plan(
                 for epsilon in magnitudes:
                     chosen = None if kind == "plain" else _chosen(choices, method, epsilon)
                     plan.setdefault((kind, chosen), {}).setdefault(method, []).append(epsilon)
-    if split == "test" and "Random" in methods:
-        plan["random", None] = {"Random": magnitudes}
+    for kind, method in (("random", "Random"), ("pgd", "PGD")):
+        if split == "test" and method in methods:
+            plan[kind, None] = {method: magnitudes}
     return plan
 
 
@@ -198,20 +230,18 @@ def _attack_with(
     seed: int,
     calls: int,
     estimator: str | None,
+    truncation: float | None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the attacks that share one local model."""
-    if kind == "random":
-        found = random_attack(model, item.x, sizes["Random"], item.image_id, seed, item.prediction)
-        yield from (_row("Random", "", None, 0, result) for result in found)
-        return
     image_seed = derive(seed, item.image_id, "attack smoothing")
-    curved = any(method == second for method in sizes for second, _ in _FAMILIES.values())
+    of = {method: TRUNCATED.get(method, method) for method in sizes}
+    curved = any(method == second for method in of.values() for second, _ in _FAMILIES.values())
     models = local_models(
-        next(iter(sizes)), model, item.x, item.prediction, value, image_seed, calls, estimator, curved
+        next(iter(of.values())), model, item.x, item.prediction, value, image_seed, calls, estimator, curved
     )
     for method, magnitudes in sizes.items():
-        q = models[method]
-        for result in attack(model, q, item.x, magnitudes, item.prediction):
+        q, share = models[of[method]], truncation if method in TRUNCATED else None
+        for result in attack(model, q, item.x, magnitudes, item.prediction, truncation=share):
             yield _row(method, _PARAMETERS.get(kind, ""), value, q.calls, result)
 
 

@@ -12,11 +12,21 @@ from curvelens.tables import IMAGE_COLUMNS, OK, RUN_COLUMNS, Column, frame, sche
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "H+G", "G", "Random")
+PUBLISHED = ("SH+SG", "SG", "SP H+G", "SP G", "H+G", "G", "Random")
 """Attacks, in the order of Torop et al. 2023, Table 8."""
 
+TRUNCATED = {f"{method} truncated": method for method in ("SH+SG", "SP H+G", "H+G")}
+"""The same local models with the paper's step, and those with the exact one."""
+
+METHODS = (*PUBLISHED, *TRUNCATED, "PGD")
+"""All attacks: the paper's, its steps, and the bound."""
+
 _METHOD = {
-    "method": Column(str, "Local model that the attack minimises.", isin=METHODS),
+    "method": Column(
+        str,
+        "Local model that the attack minimises, exactly or truncated as published; or an attack without one.",
+        isin=METHODS,
+    ),
     "epsilon": Column(float, "Size of the attack, L2 norm, pixels in [0, 1].", gt=0),
     "parameter": Column(
         str,
@@ -51,7 +61,9 @@ ATTACKS = schema(
         ),
         **RUN_COLUMNS,
         "calls": Column(
-            int, "Gradient calls of the local model, which the sizes and both orders of a method share.", ge=0
+            int,
+            "Gradient calls of the local model, which its attacks and sizes share; of PGD, of this size.",
+            ge=0,
         ),
     },
     keys=("split", "method", "epsilon", "parameter_value", "image_id"),
@@ -83,7 +95,8 @@ ATTACK_SUMMARY = schema(
         "parameter_value": _METHOD["parameter_value"],
         "validation_accuracy": _share("The accuracy for which the parameter was chosen.", nullable=True),
         "calls": Column(float, "Gradient calls of the local model, mean over images.", ge=0),
-        "paper_accuracy": _share("Torop et al. 2023, Table 8: another network, 400 images.", nullable=True),
+        "paper_accuracy": _share("Torop et al. 2023, Table 8: another network.", nullable=True),
+        "paper_images": Column(int, "Their test images; 0 where they print no number.", ge=0),
         "paper_parameter_value": Column(float, "Their chosen parameter (Table 4).", gt=0, nullable=True),
     },
     keys=("method", "epsilon"),
@@ -159,7 +172,8 @@ def summarise(
                 "parameter_value": part["parameter_value"].iloc[0],
                 "validation_accuracy": validation.get((method, epsilon), math.nan),
                 "calls": float(part["calls"].mean()),
-                "paper_accuracy": published_attacks.accuracy(source, method, epsilon),
+                "paper_accuracy": (printed := published_attacks.accuracy(source, method, epsilon)),
+                "paper_images": 0 if math.isnan(printed) else published_attacks.images(source),
                 "paper_parameter_value": published_attacks.parameter(source, method, epsilon),
             }
         )

