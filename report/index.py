@@ -106,7 +106,7 @@ report.fidelity()
 # change more predictions than one that has not.
 
 # %%
-report.show("attacks", missing="This run did not attack the network (stage attacks).")
+report.show("attacks", "attack_gaps", missing="This run did not attack the network (stage attacks).")
 
 # %%
 report.attacks()

@@ -29,6 +29,7 @@ def contents(folder: Path) -> dict:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
+        "attacks_paired": world.attacks_paired(),
         "trust_images": world.trust_images(8),
         "trust": trust.summarise(world.trust_images(8)),
         "complexity": world.complexity(),

@@ -10,7 +10,7 @@ import pandas as pd
 
 METHODS = ("SH+SG", "SG", "SP H+G", "SP G", "G")
 LOCAL_MODELS = (*METHODS, "SW H+G", "SW G")
-ATTACKS = (*METHODS, "H+G", "Random")
+ATTACKS = (*METHODS, "H+G", "Random", "SH+SG truncated", "PGD")
 HOSTILE = '<script>alert("x")</script>'
 
 
@@ -185,7 +185,7 @@ def attacks(best: str = "SH+SG", n: int = 50) -> pd.DataFrame:
     rows = []
     for method in ATTACKS:
         for epsilon in (0.25, 0.5, 0.75, 1.25, 1.75):
-            strength = 0.02 if method == "Random" else 0.5 if method == best else 0.35
+            strength = {"Random": 0.02, best: 0.5, "PGD": 0.55}.get(method, 0.35)
             kept = max(0.0, 1 - strength * epsilon)
             rows.append(
                 {
@@ -199,8 +199,35 @@ def attacks(best: str = "SH+SG", n: int = 50) -> pd.DataFrame:
                     "parameter_value": 0.02,
                     "validation_accuracy": kept,
                     "calls": 1568.0,
-                    "paper_accuracy": kept * 0.9,
+                    "paper_accuracy": np.nan if method == "PGD" else kept * 0.9,
+                    "paper_images": 0 if method == "PGD" else 400,
                     "paper_parameter_value": 0.03,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def attacks_paired(n: int = 50, better: int = 12) -> pd.DataFrame:
+    """PGD better than all on ``better`` images, SH+SG on half as many, the exact step on one image."""
+    rows = []
+    for method, other, only in (
+        *((method, "PGD", -better) for method in ("SH+SG", "SG", "G")),
+        *(("SH+SG", other, better // 2) for other in ("SG", "G", "Random")),
+        ("SH+SG", "SH+SG truncated", 1),
+    ):
+        for epsilon in (0.25, 0.5, 0.75, 1.25, 1.75):
+            rows.append(
+                {
+                    "method": method,
+                    "other": other,
+                    "epsilon": epsilon,
+                    "images": n,
+                    "only_method": max(only, 0),
+                    "only_other": max(-only, 0),
+                    "difference": only / n,
+                    "ci_low": only / n - 0.1,
+                    "ci_high": only / n + 0.1,
+                    "p_value": 0.01,
                 }
             )
     return pd.DataFrame(rows)

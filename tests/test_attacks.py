@@ -24,6 +24,8 @@ from curvelens.summaries.attacks import (
     ATTACK_CHOICES,
     ATTACKS,
     METHODS,
+    PUBLISHED,
+    TRUNCATED,
     choose,
     summarise,
     wilson_interval,
@@ -309,7 +311,11 @@ def trained() -> tuple[nn.Sequential, ImageSet]:
 Trained = tuple[nn.Sequential, ImageSet]
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
-GRID = {"sigma_squared": [1e-3, 5e-2], "betas": [5.0, 30.0], "magnitudes": [0.5, 1.5], "calls": 128}
+GRID = {
+    "sigma_squared": [1e-3, 5e-2], "betas": [5.0, 30.0], "magnitudes": [0.5, 1.5], "calls": 128,
+    "truncation": 0.5,
+}  # fmt: skip
+PGD = {"steps": 20, "restarts": 2, "relative_step": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +325,7 @@ def tables(trained: Trained) -> Tables:
     choices = choose(validation)
     test = attack_images(
         model, images.subset(slice(6, 30)), split="test", magnitudes=GRID["magnitudes"], choices=choices,
-        calls=GRID["calls"],
+        calls=GRID["calls"], truncation=GRID["truncation"], pgd=PGD,
     )  # fmt: skip
     return validation, choices, test
 
@@ -328,13 +334,15 @@ class TestExperiment:
     def test_validation_evaluates_the_grid(self, tables: Tables):
         validation = tables[0]
         assert (validation["status"] == "ok").all(), validation["error"].unique()
-        # 6 images × 4 methods with a parameter × 2 values × 2 sizes.
-        assert len(validation) == 6 * 4 * 2 * 2
-        assert set(validation["method"]) == {"SH+SG", "SG", "SP H+G", "SP G"}
+        # 6 images × 6 methods with a parameter × 2 values × 2 sizes.
+        assert len(validation) == 6 * 6 * 2 * 2
+        assert set(validation["method"]) == {
+            *("SH+SG", "SG", "SP H+G", "SP G", "SH+SG truncated", "SP H+G truncated")
+        }
 
     def test_choice_is_the_best_of_the_grid(self, tables: Tables):
         validation, choices, _ = tables
-        assert len(choices) == 4 * 2
+        assert len(choices) == 6 * 2
         for row in choices.itertuples():
             rows = validation[(validation["method"] == row.method) & (validation["epsilon"] == row.epsilon)]
             scores = {
@@ -375,17 +383,35 @@ class TestExperiment:
 
     def test_steps_are_optimal_and_informed_attacks_beat_chance(self, tables: Tables):
         test = tables[2]
-        informed = test[test["method"] != "Random"]
-        assert (informed["optimality_residual"] < 1e-5).all()
+        exact = test[test["method"].isin(set(PUBLISHED) - {"Random"})]
+        assert (exact["optimality_residual"] < 1e-5).all()
         stood = 1 - test[test["epsilon"] == 1.5].groupby("method")["changed"].mean()
         assert all(stood[method] < stood["Random"] for method in METHODS if method != "Random")
+
+    def test_truncated_steps_are_worse_in_their_own_model(self, tables: Tables):
+        # The exact step is the minimum over the ball, so none in it lowers the same local model further.
+        test = tables[2].set_index(["method", "epsilon", "image_id"])
+        for truncated, exact in TRUNCATED.items():
+            both = test.loc[truncated].join(test.loc[exact], suffixes=("", "_exact"))
+            both = both[(both["parameter_value"] == both["parameter_value_exact"]) | (exact == "H+G")]
+            assert len(both)
+            # Decreases are below 1, known to float32's 1e-6.
+            assert (both["predicted_decrease"] <= both["predicted_decrease_exact"] + 1e-5).all()
+            assert (both["predicted_decrease"] < both["predicted_decrease_exact"] - 1e-4).any()
+
+    def test_the_bound_is_hardly_beaten(self, tables: Tables):
+        test = tables[2].assign(stood=lambda rows: ~rows["changed"].astype(bool))
+        stood = test.groupby(["epsilon", "method"])["stood"].sum()
+        for epsilon in GRID["magnitudes"]:
+            assert (stood[epsilon]["PGD"] <= stood[epsilon] + 1).all()
+        assert (test[test["method"] == "PGD"]["calls"] == 40).all()
 
     def test_shards_give_the_same_rows(self, tables: Tables, trained: Trained):
         model, images = trained
         _, choices, test = tables
         part = attack_images(
             model, images.subset([20, 9]), split="test", magnitudes=GRID["magnitudes"], choices=choices,
-            calls=GRID["calls"],
+            calls=GRID["calls"], truncation=GRID["truncation"], pgd=PGD,
         )  # fmt: skip
         whole = test[test["image_id"].isin(part["image_id"])].reset_index(drop=True)
         pd.testing.assert_frame_equal(part.drop(columns="seconds"), whole.drop(columns="seconds"))
@@ -419,10 +445,16 @@ class TestExperiment:
             assert row.images == 24
             assert row.post_hoc_accuracy == pytest.approx(1 - part["changed"].mean())
             assert row.ci_low <= row.post_hoc_accuracy <= row.ci_high
-            assert math.isnan(row.validation_accuracy) == (row.method in ("H+G", "G", "Random"))
+            assert math.isnan(row.validation_accuracy) == (
+                row.method in ("H+G", "H+G truncated", "G", "Random", "PGD")
+            )
         printed = summary.set_index(["method", "epsilon"])["paper_accuracy"]
         assert printed["SH+SG", 0.5] == pytest.approx(0.803)  # Torop et al. 2023, Table 2
         assert printed["H+G", 0.5] == pytest.approx(0.818)  # Table 8
+        assert printed["SH+SG truncated", 0.5] == printed["SH+SG", 0.5]  # they took truncated steps
+        theirs = summary.set_index(["method", "epsilon"])["paper_images"]
+        assert theirs["SH+SG", 0.5] == 400
+        assert theirs["PGD", 0.5] == theirs["SH+SG", 1.5] == 0
         assert math.isnan(printed["SH+SG", 1.5])
         assert summarise(test)["paper_accuracy"].isna().all()
 
@@ -430,7 +462,11 @@ class TestExperiment:
         model, images = trained
         few = images.subset([0])
         with pytest.raises(ConfigError, match="exist"):
+            attack_images(model, few, split="test", magnitudes=[1.0], methods=("FGSM",))
+        with pytest.raises(ConfigError, match=r"'PGD' has no settings; give attacks.pgd"):
             attack_images(model, few, split="test", magnitudes=[1.0], methods=("PGD",))
+        with pytest.raises(ConfigError, match=r"give attacks.truncation"):
+            attack_images(model, few, split="test", magnitudes=[1.0], methods=("H+G truncated",))
         with pytest.raises(ConfigError, match="split"):
             attack_images(model, few, split="train", magnitudes=[1.0])
         with pytest.raises(ConfigError, match="chosen"):

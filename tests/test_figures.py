@@ -40,6 +40,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(n, failed),
+        "attacks_paired": world.attacks_paired(),
         "trust_images": world.trust_images(n, failed),
         "trust": TRUST.head(0) if failed > n else trust.summarise(world.trust_images(n, failed)),
         "history": world.history().assign(model="relu"),
@@ -52,6 +53,10 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
 
 def no_paper(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: np.nan for name in frame if name.startswith("paper_")})
+
+
+def one_size(paired: pd.DataFrame) -> pd.DataFrame:
+    return paired[(paired["epsilon"] == 0.5) & (paired["other"] != "PGD")]
 
 
 CASES: dict[str, tuple[Any, list[str]]] = {
@@ -67,6 +72,14 @@ CASES: dict[str, tuple[Any, list[str]]] = {
     "no numbers of the paper": (
         lambda: tables(fidelity=no_paper(world.fidelity()), attacks=no_paper(world.attacks())),
         ["fidelity", "attacks"],
+    ),
+    "nothing to compare": (
+        lambda: tables(attacks_paired=world.attacks_paired().head(0)),
+        ["attacks", "attack_gaps"],
+    ),
+    "one size without a bound": (
+        lambda: tables(attacks_paired=one_size(world.attacks_paired())),
+        ["attacks", "attack_gaps"],
     ),
     "one epoch": (lambda: tables(history=world.history().head(1).assign(model="relu")), ["training"]),
     "one value for all": (

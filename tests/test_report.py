@@ -83,6 +83,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "attacks_images": world.attacks_images(4),
         "trust_images": world.trust_images(4, failed=1),
         "history": world.history(),
+        "attacks_paired": world.attacks_paired(),
         "complexity": world.complexity(),
     }
     for name, frame in made.items():

@@ -117,6 +117,12 @@ def test_touching_the_inputs_schedules_nothing(copied):
         {"train_model", "measure_fidelity", "measure_attacks", "compute_spectra"},
     ),
     (
+        # The bound and the number of test images do not touch what was chosen on validation images.
+        lambda experiment, raw: experiment["attacks"].update(images=10, pgd=None),
+        {"measure_attacks", "gather_attacks"},
+        {"train_model", "choose_attacks", "measure_fidelity"},
+    ),
+    (
         lambda experiment, raw: raw.update(report={"title": "Another title"}),
         {"render_report", "all"},
         {"train_model", "explain", "measure_fidelity", "draw_chart"},

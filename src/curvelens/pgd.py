@@ -143,10 +143,18 @@ def _climb(balls: _Balls, starts: Tensor, steps: int, relative_step: float) -> N
     label = balls.label
 
     class MarginAttack(L2ProjectedGradientDescentAttack):  # type: ignore[misc]
-        """Foolbox's attack on another loss, from starts that do not depend on the device."""
+        """Foolbox's attack on another loss, from starts that do not depend on the device.
+
+        Its own gradient would be left in the network's parameters too.
+        """
 
         def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
             return lambda points: eagerpy.astensor(margins(model(points).raw, label).sum())
+
+        def value_and_grad(self, loss_fn: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
+            points = x.raw.detach().requires_grad_()
+            loss = loss_fn(eagerpy.astensor(points))
+            return loss, eagerpy.astensor(torch.autograd.grad(loss.raw, points)[0])
 
         def get_random_start(self, x0: Any, epsilon: float) -> Any:
             return eagerpy.astensor(starts)
@@ -154,6 +162,7 @@ def _climb(balls: _Balls, starts: Tensor, steps: int, relative_step: float) -> N
     wrapped = PyTorchModel(balls.eval(), bounds=(-2, 2), device=starts.device)  # |u| ≤ 1: never reached
     criterion = Misclassification(torch.full((len(starts),), label, device=starts.device))
     climb = MarginAttack(rel_stepsize=relative_step, steps=steps, random_start=True)
-    final = climb.run(wrapped, torch.zeros_like(starts), criterion, epsilon=1.0)
+    with torch.enable_grad():
+        final = climb.run(wrapped, torch.zeros_like(starts), criterion, epsilon=1.0)
     with torch.no_grad():
         balls(final)  # the last point counts as well

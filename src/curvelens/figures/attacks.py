@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
-from curvelens.figures.wording import listing, number, percent, plain, sentences
+from curvelens.figures.wording import count, listing, number, percent, plain, sentences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
+
+
+BOUND = "PGD"
+TRUNCATED = " truncated"
 
 
 def _rows(tables: Tables) -> DataFrame:
-    return tables["attacks"].dropna(subset=["post_hoc_accuracy"])
+    """Return the summary but for truncated steps, which have a figure of their own."""
+    rows = tables["attacks"].dropna(subset=["post_hoc_accuracy"])
+    return rows[~rows["method"].str.endswith(TRUNCATED)]
 
 
 def panel(axes: Axes, tables: Tables, legend: bool = False) -> None:
@@ -82,7 +88,7 @@ def kept(tables: Tables) -> DataFrame:
     rows = succeeded(tables["attacks_images"])
     if "split" in rows:
         rows = rows[rows["split"] == "test"]
-    rows = rows[rows["predicted_decrease"] > 0]
+    rows = rows[(rows["predicted_decrease"] > 0) & ~rows["method"].astype(str).str.endswith(TRUNCATED)]
     rows = rows.assign(kept=rows["actual_decrease"] / rows["predicted_decrease"])
     grouped = rows.groupby(["method", "epsilon"], as_index=False)["kept"]
     return grouped.agg("median").assign(images=grouped.agg("count")["kept"])
@@ -121,14 +127,14 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         _promises(axes[-1], tables)
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3 if layout.narrow else 7)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if layout.narrow else 8)
     return figure
 
 
 def decisive(tables: Tables) -> DataFrame:
-    """Return the rows of the attack size at which methods, chance apart, differ most, the strongest first."""
+    """Return the rows of the attack size at which local models differ most, the strongest first."""
     rows = _rows(tables)
-    rows = rows[rows["method"] != "Random"]
+    rows = rows[~rows["method"].isin(["Random", BOUND])]
     if rows.empty:
         return rows
     accuracy = rows.groupby("epsilon")["post_hoc_accuracy"]
@@ -159,23 +165,44 @@ def finding(tables: Tables) -> str:
     stand = percent(best["post_hoc_accuracy"])
     start = f"{who} {verb}: at ε = {plain(epsilon)}, where methods differ most, {stand} of predictions stand"
     everything = _rows(tables)
-    rivals = everything[(everything["epsilon"] == epsilon) & everything["method"].isin(["G", "Random"])]
+    rivals = everything[(everything["epsilon"] == epsilon) & everything["method"].isin([*_RIVALS])]
     rivals = rivals[~rivals["method"].isin(tied)]
     against = listing(
-        f"{percent(row.post_hoc_accuracy)} for "
-        f"{'the gradient' if row.method == 'G' else 'a random direction'}"
+        f"{percent(row.post_hoc_accuracy)} for {_RIVALS[row.method]}"
         for row in rivals.sort_values("post_hoc_accuracy").itertuples()
     )
-    gradient = rivals[rivals["method"] == "G"]
-    verdict = ""
-    if len(gradient):
-        apart = gradient.iloc[0]["ci_low"] > best["ci_high"]
-        verdict = (
-            "; the 95% intervals of the strongest and of the gradient lie apart"
-            if apart
-            else "; the 95% intervals of the strongest and of the gradient overlap"
-        )
+    verdict = _verdict(tables, best, rivals)
     return f"{start}{', against ' + against if against else ''}{verdict} (n = {int(best['images'])})."
+
+
+_RIVALS = {"G": "the gradient", "Random": "a random direction", BOUND: "PGD, the bound"}
+
+
+def _verdict(tables: Tables, best: Series, rivals: DataFrame) -> str:
+    """Say whether n suffices to tell the strongest from the gradient: in pairs where that was computed."""
+    gradient = rivals[rivals["method"] == "G"]
+    if gradient.empty:
+        return ""
+    if "attacks_paired" in tables:
+        pairs = tables["attacks_paired"].set_index(["method", "other", "epsilon"])
+        key = (best["method"], "G", best["epsilon"])
+        if key in pairs.index:
+            row = pairs.loc[key]
+            return (
+                f"; on the same images it beats the gradient by {points(row['difference'])}, 95% interval "
+                f"{points(row['ci_low'], unit=False)} to {points(row['ci_high'])}"
+            )
+    apart = gradient.iloc[0]["ci_low"] > best["ci_high"]
+    lie = "lie apart" if apart else "overlap"
+    return f"; the 95% intervals of the strongest and of the gradient {lie}"
+
+
+def points(difference: float, unit: bool = True) -> str:
+    """Return a difference of two shares in percentage points: ``15 points``, ``−0.4 points``."""
+    digits = 0 if abs(difference) >= 0.0195 else 1
+    text = f"{100 * difference:.{digits}f}".replace("-", "−")
+    text = text.removeprefix("−") if not text.strip("−0.") else text
+    return f"{text} points" if unit else text
 
 
 def _promise(tables: Tables) -> str:
@@ -194,14 +221,44 @@ def _promise(tables: Tables) -> str:
     )
 
 
+def _bound(tables: Tables) -> str:
+    """Say what the bound is made of and where a local model got further."""
+    rows = _rows(tables)
+    rows = rows[rows["method"] == BOUND]
+    if rows.empty:
+        return ""
+    calls = listing(f"{int(n):,}" for n in sorted(rows["calls"].unique()))
+    told = (
+        "PGD climbs the margin of the logits, not the probability, without clipping pixels either, with "
+        f"{calls} gradient calls for each image and size."
+    )
+    if "attacks_paired" not in tables:
+        return told
+    pairs = tables["attacks_paired"]
+    beaten = pairs[(pairs["other"] == BOUND) & ~pairs["method"].str.endswith(TRUNCATED)]["only_method"].max()
+    return sentences(
+        told,
+        "No local model changed a prediction that it did not."
+        if not beaten > 0
+        else f"A local model succeeded where it failed on up to {count(int(beaten), 'image')} of a size.",
+    )
+
+
+def _their_images(rows: DataFrame) -> str:
+    if "paper_images" not in rows:
+        return "400"
+    numbers = rows.dropna(subset=["paper_accuracy"])["paper_images"].unique()
+    return listing(f"{int(n)}" for n in sorted(numbers))
+
+
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and the n."""
     rows = _rows(tables)
     if rows.empty:
         return "No attack was run."
     published = (
-        "Beside it the percentages printed by Torop et al. (2023, Table 8) for another network and 400 "
-        "images."
+        "Beside it the percentages printed by Torop et al. (2023, Table 8) for another network and "
+        f"{_their_images(rows)} images."
         if rows["paper_accuracy"].notna().any()
         else ""
     )
@@ -210,6 +267,7 @@ def caption(tables: Tables) -> str:
         finding(tables),
         "Share of predictions that the attack did not change, with Wilson 95% intervals;",
         "lower is a stronger attack.",
+        _bound(tables),
         published,
         _promise(tables),
         f"{sizes} test images; σ and β chosen on validation images.",
@@ -232,7 +290,7 @@ register(
     FigureSpec(
         name="attacks",
         tables=("attacks",),
-        optional=("attacks_images",),
+        optional=("attacks_images", "attacks_paired"),
         draw=draw,
         caption=caption,
         alt=alt,

@@ -107,14 +107,18 @@ class Mark:
 
 METHODS: dict[str, Mark] = {
     "SH+SG": Mark(BLUE, "o", "-", True),
+    "SH+SG truncated": Mark(BLUE, "P", ":", True),
     "SG": Mark(BLUE, "o", "--", False),
     "SP H+G": Mark(VERMILLION, "s", "-", True),
+    "SP H+G truncated": Mark(VERMILLION, "X", ":", True),
     "SP G": Mark(VERMILLION, "s", "--", False),
     "SW H+G": Mark(ORANGE, "D", "-", True),
     "SW G": Mark(ORANGE, "D", "--", False),
     "H+G": Mark(GREEN, "^", "-", True),
+    "H+G truncated": Mark(GREEN, "v", ":", True),
     "G": Mark(GREEN, "^", "--", False),
     "Random": Mark(QUIET, "x", ":", True),
+    "PGD": Mark(INK, "*", "-.", True),
 }
 _SPARE = [
     Mark(colour, marker, "-.", True)
@@ -131,6 +135,7 @@ METHOD_NAMES = {
     "H+G": "Hessian + gradient",
     "G": "gradient",
     "Random": "random direction",
+    "PGD": "projected gradient descent",
 }
 
 
