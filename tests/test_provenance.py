@@ -18,7 +18,7 @@ LAYERS = [
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
     | {"nystrom", "softmax_products", "superpixels"},
     {"context_aware", "methods"},
-    {"fidelity", "control_variate", "trust", "attacks"},
+    {"fidelity", "control_variate", "trust", "attacks", "pgd"},
     {
         "tables",
         "store",
