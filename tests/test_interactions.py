@@ -10,12 +10,13 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
-from curvelens import figures, models, synthetic, tables
+from curvelens import figures, models, synthetic, tables, training
 from curvelens.errors import ArgumentError
 from curvelens.experiments.interactions import Settings, interactions, surfaces
 from curvelens.figures import interactions as figure
 from curvelens.figures import style
 from curvelens.reporting import studies
+from curvelens.schedules import Training
 from curvelens.summaries.interactions import (
     INTERACTIONS,
     INTERACTIONS_SUMMARY,
@@ -129,6 +130,20 @@ def test_measuring_is_reproducible_and_leaves_the_network_alone():
         interactions(model, NESTED, Settings(calls=8))
 
 
+def test_a_trained_network_shows_the_interactions_of_its_target():
+    # A coarse grid, a small network and a short schedule: within 20 % of each other where the smoothing is
+    # wide against the grid and narrow against the data; SoftPlus and errors of the estimate aside.
+    target = synthetic.four_quadrants()
+    examples = synthetic.grid(target, "f", spacing=0.08)
+    model = models.build("regression_mlp", {"hidden": [32, 32]}, 1, (2,), seed=0, name="f")
+    schedule = Training(optimizer="rmsprop", updates=600, learning_rate=5e-3, decay_at=[350, 500])
+    training.train_regression(model, examples, examples, schedule, seed=0, name="f")
+    found = interactions(model, target, Settings(sigma_squared=(0.2, 0.4), levels=2, calls=4096))
+    smooth = found[found["smoother"] == "SmoothHess"]
+    assert (smooth["deviation"] < 0.2).all()
+    np.testing.assert_allclose(smooth["h12"], 2.5, atol=0.5)
+
+
 def test_surfaces_are_the_network_and_its_average():
     model, w, b, a = ridges(1)
     found = surfaces(model, NESTED, [0.0, 0.25], points=5)
@@ -185,6 +200,16 @@ def test_the_words_follow_the_numbers(name, near):
     else:
         # Of the seven levels 0.046 and 0.22 are next to the lowest value, −e⁻² at σ² = 0.09.
         assert f"by way of −{-made['interactions']['exact22'].min():.3g} at σ²" in caption
+
+
+def test_the_caption_tells_the_network_from_the_estimate():
+    made = world.tables(near=False, levels=5)
+    assert "At 5 of the 5 values of σ² that are not near" in figure.caption(made)
+    # The exact elements are at most 5, so a standard error of 2 hides all deviations of that size.
+    noisy = made["interactions"].assign(stderr12=2.0)
+    assert "At 0 of the 5 values of σ² that are not near" in figure.caption({**made, "interactions": noisy})
+    few = world.measured(levels=5).assign(deviation=0.0)
+    assert "not near" not in figure.caption({**world.tables(), "interactions": few})
 
 
 @pytest.mark.parametrize("layout", [style.WIDE, style.NARROW], ids=lambda layout: layout.name)

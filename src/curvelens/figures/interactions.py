@@ -147,6 +147,19 @@ def _exact(tables: Tables) -> str:
     return f"Exact: {'; '.join(told)}."
 
 
+def _cause(tables: Tables) -> str:
+    """Say at how many levels that are not near the network, and not the estimate, is to blame."""
+    rows = rows_of(tables, SMOOTHHESS)
+    off = rows[rows["deviation"] > summary_of(tables, SMOOTHHESS, "all")["tolerance"]]
+    if off.empty:
+        return ""
+    exact, errors = ([f"{part}{element}" for element in ELEMENTS] for part in ("exact", "stderr"))
+    distance = off["deviation"] * off[exact].abs().max(axis=1)
+    blamed = off[distance > 4 * off[errors].max(axis=1)]
+    told = f"At {len(blamed)} of the {len(off)} values of σ² that are not near, SmoothHess is more than four"
+    return f"{told} standard errors off: there the network differs from its target, not the estimate from it."
+
+
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, and how well the network fits."""
     network = tables["interactions_network"].iloc[0]
@@ -155,6 +168,7 @@ def caption(tables: Tables) -> str:
     theirs = number(network["paper_mean_squared_error"], 1)
     return sentences(
         finding(tables),
+        _cause(tables),
         _exact(tables),
         "Solid: Hessian elements at the origin of a ReLU network of two features, with two standard errors "
         "shaded. Dashed: the target itself, smoothed by the same Gaussian (beside SoftPlus, of the σ² whose "

@@ -53,7 +53,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         )
         panel.set(xlabel="x₁", ylabel="x₂", zlabel="target", zlim=(every.min(), every.max()))
         panel.view_init(elev=28, azim=-60)
-        panel.set_box_aspect(None, zoom=0.78)
+        panel.set_box_aspect(None, zoom=0.82)
         panel.locator_params(nbins=5)
         panel.set_title(_name(variance))
     return figure
