@@ -178,6 +178,9 @@ report.complexity()
 # %%
 report.show("explanations", missing="This run stored no explanations (stage explanations).")
 
+# %%
+report.shared_calls()
+
 # %% [markdown]
 # ## How do explanations change from one class to another?
 #

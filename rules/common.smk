@@ -25,7 +25,7 @@ except ConfigError as error:
 
 # The tables of each stage, first the one with rows for every image, and so with a status.
 STAGES = {
-    "explanations": ["explanations"],
+    "explanations": ["explanations", "shared_calls"],
     "spectra": ["spectra", "eigenvalues", "spectra_summary"],
     "distances": ["distances", "distances_summary"],
     "fidelity": ["fidelity_images", "fidelity"],

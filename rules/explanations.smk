@@ -1,39 +1,50 @@
-rule explain:
-    input:
-        network=network,
-        images=images("test"),
-    output:
-        arrays="results/explanations/{experiment}/{method}/{shard}.npz",
-        index="results/explanations/{experiment}/{method}/{shard}.parquet",
-    log:
-        "results/logs/explain/{experiment}/{method}/{shard}.log",
-    benchmark:
-        "results/benchmarks/explain/{experiment}/{method}/{shard}.tsv"
-    conda:
-        "../envs/curvelens.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    params:
-        images=lambda wildcards: settings.experiments[wildcards.experiment].explanations.images,
-        scalar=lambda wildcards: settings.experiments[wildcards.experiment].explanations.scalar,
-        parameters=lambda wildcards: settings.experiments[wildcards.experiment].explanations.methods[
-            wildcards.method
-        ],
-        shards=shard_count("explanations"),
-        seed=settings.seed,
-        device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.explanations",
-            "models",
-            registered(methods.REGISTRY, wildcards.method),
-            model_code(model_of(wildcards)),
-        ),
-    message:
-        "Explain {wildcards.experiment} by {wildcards.method}, shard {wildcards.shard}"
-    script:
-        "../scripts/explain.py"
+# Methods share gradient calls, so one job computes them all. Which there are, and so its files, is a matter of the
+# experiment: each has a rule of its own.
+for experiment in experiments_with("explanations"):
+    model = settings.experiments[experiment].model
+    explanations = settings.experiments[experiment].explanations
+    stored = expand(
+        "results/explanations/{experiment}/{method}/{{shard}}",
+        experiment=experiment,
+        method=list(explanations.methods),
+    )
+
+    rule:
+        name:
+            f"explain_{experiment}"
+        input:
+            network=expand(
+                "results/models/{model}/{file}", model=model, file=["model.json", "weights.safetensors"]
+            ),
+            images=f"results/data/{settings.models[model].dataset}/test.npz",
+        output:
+            arrays=[f"{name}.npz" for name in stored],
+            index=[f"{name}.parquet" for name in stored],
+        log:
+            f"results/logs/explain/{experiment}/{{shard}}.log",
+        benchmark:
+            f"results/benchmarks/explain/{experiment}/{{shard}}.tsv"
+        conda:
+            "../envs/curvelens.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            settings=explanations.model_dump(mode="json", exclude={"shards"}),
+            shards=explanations.shards,
+            seed=settings.seed,
+            device=settings.device,
+            code=library(
+                "experiments.explanations",
+                "models",
+                *(registered(methods.REGISTRY, method) for method in explanations.methods),
+                model_code(model),
+            ),
+        message:
+            f"Explain {experiment}, shard {{wildcards.shard}}"
+        script:
+            "../scripts/explain.py"
 
 
 rule gather_explanations:
@@ -46,6 +57,8 @@ rule gather_explanations:
     output:
         table="results/tables/{experiment}/explanations.parquet",
         csv="results/tables/{experiment}/explanations.csv",
+        shared="results/tables/{experiment}/shared_calls.parquet",
+        shared_csv="results/tables/{experiment}/shared_calls.csv",
     log:
         "results/logs/gather_explanations/{experiment}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Explain the images of one shard by one method."""
+"""Explain the images of one shard by every method of an experiment."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
+settings = snakemake.params.settings
 device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-chosen = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
+chosen = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
 images = chosen.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
-arrays, index = explanations.explain_images(
+explained = explanations.explain_images(
     model,
     images,
-    snakemake.wildcards.method,
-    snakemake.params.parameters,
-    scalar=snakemake.params.scalar,
+    settings["methods"],
+    scalar=settings["scalar"],
+    trust=settings["trust"],
     seed=snakemake.params.seed,
     device=device,
 )
-store.save_explanations(snakemake.output.arrays, arrays, images.ids)
-tables.write(index, EXPLANATIONS, snakemake.output.index)
+for (arrays, index), stored, listed in zip(
+    explained.values(), snakemake.output.arrays, snakemake.output.index, strict=True
+):
+    store.save_explanations(stored, arrays, images.ids)
+    tables.write(index, EXPLANATIONS, listed)

@@ -72,13 +72,17 @@ def import_all_schemas():
 
 def test_explanations_are_stored_per_image_with_their_index(finished):
     folder = finished / "results/explanations/digits"
-    for method in ("gradient", "smoothgrad", "vargrad"):
+    for method in ("gradient", "smoothgrad", "vargrad", "smoothhess"):
         arrays, ids = store.load_explanations(folder / method / "0.npz")
         index = pd.read_parquet(folder / method / "0.parquet")
         assert arrays["attribution"].shape == (12, 1, 8, 8)
         assert arrays["attribution"].dtype == np.float32
         assert np.isfinite(arrays["attribution"]).all()
         assert sorted(ids) == sorted(index["image_id"])
+        assert index["trust_radius"].notna().all() == (method != "vargrad")
+    shared = pd.read_parquet(finished / "results/tables/digits/shared_calls.parquet").set_index("method")
+    assert shared.loc["all", "calls"] == 12 * (1 + 32)
+    assert shared.loc["all", "calls_alone"] == 12 * (1 + 3 * 32)
     assert (store.load_explanations(folder / "vargrad/0.npz")[0]["attribution"] >= 0).all()
 
 
@@ -109,11 +113,11 @@ def test_touching_the_inputs_schedules_nothing(copied):
     (
         lambda experiment, raw: experiment["fidelity"].update(radii=[0.4]),
         {"measure_fidelity", "choose_fidelity", "gather_fidelity", "render_report"},
-        {"train_model", "explain", "compute_spectra", "measure_attacks", "compute_distances"},
+        {"train_model", "explain_digits", "compute_spectra", "measure_attacks", "compute_distances"},
     ),
     (
         lambda experiment, raw: experiment["explanations"]["methods"]["smoothgrad"].update(sigma=0.3),
-        {"explain", "gather_explanations", "render_report"},
+        {"explain_digits", "gather_explanations", "render_report"},
         {"train_model", "measure_fidelity", "measure_attacks", "compute_spectra"},
     ),
     (
@@ -125,7 +129,7 @@ def test_touching_the_inputs_schedules_nothing(copied):
     (
         lambda experiment, raw: raw.update(report={"title": "Another title"}),
         {"render_report", "all"},
-        {"train_model", "explain", "measure_fidelity", "draw_chart"},
+        {"train_model", "explain_digits", "measure_fidelity", "draw_chart"},
     ),
 ])  # fmt: skip
 def test_a_change_reruns_what_depends_on_it(finished, tmp_path, edit, rerun, spared):
@@ -136,7 +140,7 @@ def test_a_change_reruns_what_depends_on_it(finished, tmp_path, edit, rerun, spa
 
 def test_shards_and_cores_do_not_change_a_result(finished, tmp_path):
     def more_shards(experiment, raw):
-        for stage in ("explanations", "distances", "fidelity", "attacks"):
+        for stage in ("explanations", "distances", "fidelity", "attacks", "trust"):
             experiment[stage]["shards"] = 3
 
     shutil.copytree(finished / "results/data", tmp_path / "results/data")
@@ -149,10 +153,11 @@ def test_shards_and_cores_do_not_change_a_result(finished, tmp_path):
         "distances",
         "fidelity",
         "attacks",
+        "trust",
         config=changed_config(tmp_path, more_shards),
     )
     assert done.returncode == 0, output(done)
-    for stage in ("distances", "fidelity_images", "attacks_images"):
+    for stage in ("distances", "fidelity_images", "attacks_images", "trust_images"):
         one, three = (
             pd.read_parquet(folder / f"results/tables/digits/{stage}.parquet").drop(columns="seconds")
             for folder in (finished, tmp_path)

@@ -57,6 +57,11 @@ def _default_interaction_methods() -> list[InteractionMethod]:
     return ["SH+SG", "SP H+G", "SW H+G"]
 
 
+def _check_radii(smallest: float, largest: float) -> None:
+    if not smallest < largest:
+        raise ValueError(f"smallest = {smallest:g} is not below largest = {largest:g}; correct them")
+
+
 class Closed(BaseModel):
     """A mapping that refuses keys it does not know."""
 
@@ -147,10 +152,21 @@ class Trust(Closed):
 
     @model_validator(mode="after")
     def _ascending(self) -> Trust:
-        if not self.smallest < self.largest:
-            raise ValueError(
-                f"smallest = {self.smallest} is not below largest = {self.largest}; correct them"
-            )
+        _check_radii(self.smallest, self.largest)
+        return self
+
+
+class MapTrust(Closed):
+    """How far each stored map may be believed, a column of their index."""
+
+    threshold: Share = Field(0.9, description="Share of the mean squared change that a map has to predict.")
+    samples: Count = Field(100, ge=2, description="Perturbations per image and radius.")
+    smallest: Positive = Field(0.125, description="Smallest radius looked at, L2 norm.")
+    largest: Positive = Field(16.0, description="Largest radius looked at.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> MapTrust:
+        _check_radii(self.smallest, self.largest)
         return self
 
 
@@ -158,8 +174,12 @@ class Explanations(Closed):
     """Per-image explanations, stored in shards."""
 
     images: Count = Field(100, description="Images of the test split, taken class by class.")
-    shards: Count = Field(2, description="Jobs per method; each should be minutes of work at your scale.")
+    shards: Count = Field(2, description="Jobs; each should be minutes of work at your scale.")
     scalar: Predicted = Field("predicted_logit", description="The number that is explained.")
+    trust: MapTrust | None = Field(
+        default_factory=lambda: MapTrust(),
+        description="How far each map may be believed, a column of the index; null leaves it out.",
+    )
     methods: dict[str, dict[str, Any]] = Field(
         default_factory=_default_methods,
         description="Registered methods with their parameters.",

@@ -154,7 +154,8 @@ def path(
         list(zip(rows, points, _regions_crossed(model, a, b, t), strict=True)), "path"
     ):
         began, f = time.perf_counter(), targets.logit(model, row["prediction"])
-        explained = {name: methods.explain(name, f, x, noise, parsed[name].model_dump()) for name in METHODS}
+        work = methods.SharedWork(f, x, noise, parsed)
+        explained = {name: work.explain(name) for name in METHODS}
         for name, explanation in explained.items():
             maps[name].append(explanation.maps["attribution"])
             row[f"{name}_change"] = _change(maps[name])
@@ -166,7 +167,7 @@ def path(
             "gradient_norm": float(torch.linalg.vector_norm(maps["gradient"][-1])),
             "regions_crossed": crossed,
             "seconds": time.perf_counter() - began,
-            "calls": sum(explanation.calls for explanation in explained.values()),
+            "calls": sum(explanation.made or 0 for explanation in explained.values()),
         }
     tensors = {name: torch.stack(values) for name, values in maps.items()}
     tensors |= {"images": points, "probabilities": probabilities}

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 SHOWN = 6
 QUANTILE = 0.99
-NAMES = {"gradient": "gradient", "smoothgrad": "SmoothGrad", "vargrad": "VarGrad"}
+NAMES = {
+    "gradient": "gradient",
+    "smoothgrad": "SmoothGrad",
+    "vargrad": "VarGrad",
+    "smoothhess": "SmoothHess",
+}
 _SIGNED, _MAGNITUDE = "RdBu_r", "Purples"
 
 
@@ -153,6 +158,9 @@ def caption(tables: Tables) -> str:
         "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it, "
         "VarGrad, which has no "
         "sign, from white to purple.",
+        "SmoothHess is the direction in which the slope changes most: pixels that act together."
+        if "smoothhess" in _methods(rows)
+        else "",
         f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} "
         "quantile of its magnitudes "
         "and scaled by that cap; no smoothing, no multiplication by the image.",

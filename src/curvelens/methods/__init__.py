@@ -3,22 +3,52 @@
 A method is a function ``(f, x, seed, parameters) -> Explanation`` of one image: ``f`` maps a batch to
 scalars, ``x[*shape]`` lies in [0, 1], ``seed`` is the image's own, and ``parameters`` is an instance of the
 model registered with it.
+
+A method registered with ``copies=True`` looks at the gradient at noisy copies of the image. Its parameters
+extend :class:`NoisyCopies`, and it is given the copies' gradients as a fifth argument: methods whose copies
+are the same share the gradient calls, see :class:`SharedWork`. With ``curvature=True`` they come with
+SmoothHess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from curvelens.registry import Registry
+from pydantic import BaseModel, Field
+
+from curvelens.registry import Parameters, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from curvelens.quadratic import LocalQuadratic
+    from curvelens.smoothing import GradientMoments
     from curvelens.targets import Scalar
 
 REGISTRY = Registry("explanation method", "curvelens.methods")
+
+
+class NoisyCopies(Parameters):
+    """How the image is perturbed."""
+
+    sigma: float = Field(0.15, gt=0, description="Standard deviation of the noise, in units of pixel value.")
+    samples: int = Field(64, ge=4, description="Noisy copies in pairs x ± noise, each one gradient call.")
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Gradients at noisy copies of an image, and what follows from them.
+
+    Attributes:
+        moments: Their mean and variance, and the calls made.
+        model: The local model of SmoothHess and SmoothGrad from the same calls; None where no method asked
+            for curvature.
+    """
+
+    moments: GradientMoments
+    model: LocalQuadratic | None = None
 
 
 @dataclass(frozen=True)
@@ -27,11 +57,70 @@ class Explanation:
 
     Attributes:
         maps: Named arrays, each ``[*shape]``; ``"attribution"`` is always among them.
-        calls: Gradient calls that were made.
+        calls: Gradient calls that it rests on.
+        model: The local model of ``f`` that the map belongs to, None where the map predicts no change of
+            ``f``.
+        made: Gradient calls made for it; fewer than ``calls`` where other explanations of the image use them
+            too, None where it shares none.
     """
 
     maps: dict[str, Tensor]
     calls: int
+    model: LocalQuadratic | None = None
+    made: int | None = None
+
+
+class SharedWork:
+    """Explanations of one image by several methods, in which each gradient call is made once.
+
+    Methods that look at noisy copies with the same σ and number share the copies, because they depend on the
+    image's seed alone. What a method yields does not depend on which others there are.
+
+    Args:
+        f: Scalar function of a batch, ``[B, *shape] -> [B]``.
+        x: The image, ``[*shape]``, values in [0, 1].
+        seed: Seed of this image.
+        methods: Parsed parameters by method, of all methods that will be asked for.
+
+    Raises:
+        ConfigError: If a method does not exist.
+    """
+
+    def __init__(self, f: Scalar, x: Tensor, seed: int, methods: Mapping[str, BaseModel]) -> None:
+        self.f, self.x, self.seed, self.methods = f, x, seed, methods
+        entries = [REGISTRY.get(name) for name in methods]
+        self._curved = {_copies(methods[entry.name]) for entry in entries if entry.traits.get("curvature")}
+        self._known: dict[tuple[float, int], Copies] = {}
+
+    def explain(self, name: str) -> Explanation:
+        """Explain the image by one of the methods; the first to need them makes the copies' gradients.
+
+        Args:
+            name: A key of ``methods``.
+        """
+        entry, parameters = REGISTRY.get(name), self.methods[name]
+        if not entry.traits.get("copies"):
+            found: Explanation = entry.function(self.f, self.x, self.seed, parameters)
+            return found if found.made is not None else replace(found, made=found.calls)
+        key = _copies(parameters)
+        new = key not in self._known
+        if new:
+            self._known[key] = self._look(*key)
+        copies = self._known[key]
+        explained: Explanation = entry.function(self.f, self.x, self.seed, parameters, copies)
+        return replace(explained, made=explained.calls if new else explained.calls - copies.moments.calls)
+
+    def _look(self, sigma: float, samples: int) -> Copies:
+        from curvelens.methods._noise import noisy_copies
+
+        curvature = (sigma, samples) in self._curved
+        return noisy_copies(self.f, self.x, self.seed, sigma, samples, curvature)
+
+
+def _copies(parameters: BaseModel) -> tuple[float, int]:
+    """Return σ and number of the noisy copies that a method looks at."""
+    assert isinstance(parameters, NoisyCopies)
+    return parameters.sigma, parameters.samples
 
 
 def explain(
@@ -52,6 +141,4 @@ def explain(
     Raises:
         ConfigError: If the method or a parameter does not exist or has an impossible value.
     """
-    entry = REGISTRY.get(name)
-    result: Explanation = entry.function(f, x, seed, entry.parse(parameters))
-    return result
+    return SharedWork(f, x, seed, {name: REGISTRY.get(name).parse(parameters)}).explain(name)

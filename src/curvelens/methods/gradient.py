@@ -27,5 +27,8 @@ def gradient(f: Scalar, x: Tensor, seed: int, parameters: NoParameters) -> Expla
         ``attribution`` ``[*shape]``, in units of the scalar per unit of pixel value.
     """
     from curvelens import derivatives
+    from curvelens.quadratic import LocalQuadratic
 
-    return Explanation({"attribution": derivatives.gradient(f, x[None])[0]}, calls=1)
+    found = derivatives.gradient(f, x[None])[0]
+    model = LocalQuadratic(derivatives.value(f, x[None])[0], found, calls=1)
+    return Explanation({"attribution": found}, calls=1, model=model)

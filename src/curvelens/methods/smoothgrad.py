@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from curvelens.methods import REGISTRY, Explanation
-from curvelens.registry import Parameters
+from curvelens.methods import REGISTRY, Copies, Explanation, NoisyCopies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,32 +12,29 @@ if TYPE_CHECKING:
     from curvelens.targets import Scalar
 
 
-class NoisyCopies(Parameters):
-    """How the image is perturbed."""
-
-    sigma: float = Field(0.15, gt=0, description="Standard deviation of the noise, in units of pixel value.")
-    samples: int = Field(64, ge=2, description="Noisy copies, each one gradient call.")
-
-
 @REGISTRY.register(
-    "smoothgrad", parameters=NoisyCopies, reference="Smilkov et al. 2017, arXiv:1706.03825", signed=True
+    "smoothgrad",
+    parameters=NoisyCopies,
+    reference="Smilkov et al. 2017, arXiv:1706.03825, with copies in pairs x ± noise",
+    signed=True,
+    copies=True,
 )
-def smoothgrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies) -> Explanation:
+def smoothgrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies, copies: Copies) -> Explanation:
     """Mean gradient over noisy copies, the gradient of the Gaussian-smoothed scalar.
 
     Args:
         f: Scalar function of a batch, ``[B, *shape] -> [B]``.
         x: The image, ``[*shape]``.
-        seed: Seed of the noise; VarGrad with the same seed sees the same copies.
+        seed: Seed of the image.
         parameters: Noise level and number of copies.
+        copies: Gradients at the copies.
 
     Returns:
         ``attribution`` ``[*shape]``: the mean; ``standard_error`` ``[*shape]``: its Monte Carlo error.
     """
-    from curvelens.methods._noise import gradient_moments
+    from curvelens import derivatives
+    from curvelens.quadratic import LocalQuadratic
 
-    mean, variance = gradient_moments(f, x, seed, parameters.sigma, parameters.samples)
-    return Explanation(
-        {"attribution": mean, "standard_error": (variance / parameters.samples).sqrt()},
-        calls=parameters.samples,
-    )
+    found = copies.moments
+    model = LocalQuadratic(derivatives.value(f, x[None])[0], found.mean, calls=found.calls)
+    return Explanation({"attribution": found.mean, "standard_error": found.stderr}, found.calls, model)

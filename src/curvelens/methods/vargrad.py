@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curvelens.methods import REGISTRY, Explanation
-from curvelens.methods.smoothgrad import NoisyCopies
+from curvelens.methods import REGISTRY, Copies, Explanation, NoisyCopies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,21 +13,23 @@ if TYPE_CHECKING:
 
 
 @REGISTRY.register(
-    "vargrad", parameters=NoisyCopies, reference="Adebayo et al. 2018, arXiv:1810.03292", signed=False
+    "vargrad",
+    parameters=NoisyCopies,
+    reference="Adebayo et al. 2018, arXiv:1810.03292, with copies in pairs x ± noise",
+    signed=False,
+    copies=True,
 )
-def vargrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies) -> Explanation:
+def vargrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies, copies: Copies) -> Explanation:
     """Variance of the gradient over noisy copies: where the first-order explanation is unstable.
 
     Args:
         f: Scalar function of a batch, ``[B, *shape] -> [B]``.
         x: The image, ``[*shape]``.
-        seed: Seed of the noise; SmoothGrad with the same seed sees the same copies.
+        seed: Seed of the image.
         parameters: Noise level and number of copies.
+        copies: Gradients at the copies.
 
     Returns:
-        ``attribution`` ``[*shape]``: the unbiased variance, never negative.
+        ``attribution`` ``[*shape]``: the variance, never negative.
     """
-    from curvelens.methods._noise import gradient_moments
-
-    _, variance = gradient_moments(f, x, seed, parameters.sigma, parameters.samples)
-    return Explanation({"attribution": variance}, calls=parameters.samples)
+    return Explanation({"attribution": copies.moments.variance}, copies.moments.calls)

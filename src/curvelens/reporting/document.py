@@ -132,12 +132,25 @@ class Report:
         return Html(*parts) if parts else note(missing)
 
     def trust(self) -> Html:
-        """Return the table of trust radii."""
+        """Return the tables of trust radii: of local models, and of the stored maps."""
         parts: list[Html] = []
         for experiment in self.experiments:
-            summary = self.table(experiment, "trust")
+            shown: list[Html] = []
+            summary, index = self.table(experiment, "trust"), self.table(experiment, "explanations")
             if summary is not None and len(summary):
-                parts += self._titled(experiment, [trust.table_of(summary)])
+                shown.append(trust.table_of(summary))
+            if index is not None and "trust_radius" in index:
+                shown.append(trust.of_maps(index))
+            parts += self._titled(experiment, shown)
+        return Html(*parts)
+
+    def shared_calls(self) -> Html:
+        """Return how many gradient calls the explanations share."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            shared = self.table(experiment, "shared_calls")
+            if shared is not None and len(shared):
+                parts += self._titled(experiment, trust.shared_calls(shared))
         return Html(*parts)
 
     def fidelity(self) -> Html:

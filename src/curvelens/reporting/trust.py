@@ -1,4 +1,4 @@
-"""The report's table of trust radii."""
+"""The report's tables of trust radii, and of the gradient calls that explanations share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import style
 from curvelens.figures import trust as trust_figure
-from curvelens.figures.wording import MISSING, number, plain
-from curvelens.reporting.html import Html, best, element, table
+from curvelens.figures.wording import MISSING, number, percent, plain
+from curvelens.reporting.html import Html, best, details, element, paragraph, table
 from curvelens.reporting.summaries import symbol
+from curvelens.summaries.explanations import ALL
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -59,6 +60,58 @@ def table_of(summary: DataFrame) -> Html:
         "interval."
     )
     return table([columns], body, text)
+
+
+def of_maps(index: DataFrame) -> Html:
+    """Return how far the stored maps may be believed, by method.
+
+    Args:
+        index: The table ``explanations``.
+    """
+    fine = index[index["status"] == "ok"]
+    fine = fine.assign(radius=fine["trust_radius"].astype(float))
+    body = []
+    for method, rows in fine.groupby("method"):
+        radius = rows["radius"].dropna()
+        if radius.empty:
+            continue
+        censored = rows["trust_censored"].isin(["below", "above"]).mean()
+        ends = radius.quantile(0.25), radius.quantile(0.75)
+        cells = [number(radius.median()), _range(*ends), percent(censored), f"{len(radius):,}"]
+        body.append([element("b", str(method)), *cells])
+    if not body:
+        return Html()
+    text = (
+        "Trust radius of the stored maps, as local models of what they explain; the column “trust_radius” of "
+        "the index of explanations has it for each image. A map that is no gradient predicts no change and "
+        "has none."
+    )
+    return table([["map", "median", "quartiles", "censored", "images"]], body, text)
+
+
+def shared_calls(shared: DataFrame) -> list[Html]:
+    """Return how many gradient calls explanations share: a sentence, and the table folded away.
+
+    Args:
+        shared: The table ``shared_calls``.
+    """
+    rows = shared.set_index("method")
+    total = rows.loc[ALL]
+    alone, made = int(total["calls_alone"]), int(total["calls"])
+    said = f"The explanations took {made:,} gradient calls"
+    said += (
+        f" where {alone:,} would have been made if each method were computed alone: "
+        f"{percent(total['saved'])} are shared."
+        if made < alone
+        else "; no two methods look at the same noisy copies, so none is shared."
+    )
+    body = [
+        [element("b", method), f"{row['images']:,}", f"{row['calls']:,}", f"{row['calls_alone']:,}"]
+        for method, row in rows.iterrows()
+    ]
+    text = "Gradient calls; shared ones count for the first method that needs them."
+    shown = table([["method", "images", "made", "alone"]], body, text)
+    return [paragraph(said), details("Calls of each method", shown)]
 
 
 def _range(low: float, high: float) -> str:

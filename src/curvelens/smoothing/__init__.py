@@ -6,15 +6,23 @@
 from curvelens.smoothing.directions import LENGTHS
 from curvelens.smoothing.eigenpairs import Eigenpairs, leading_eigenpairs
 from curvelens.smoothing.products import SmoothProducts, smooth_products
-from curvelens.smoothing.smooth import DEFAULT, ESTIMATORS, smooth_quadratic
+from curvelens.smoothing.smooth import (
+    DEFAULT,
+    ESTIMATORS,
+    GradientMoments,
+    smooth_gradient,
+    smooth_quadratic,
+)
 
 __all__ = [
     "DEFAULT",
     "ESTIMATORS",
     "LENGTHS",
     "Eigenpairs",
+    "GradientMoments",
     "SmoothProducts",
     "leading_eigenpairs",
+    "smooth_gradient",
     "smooth_products",
     "smooth_quadratic",
 ]

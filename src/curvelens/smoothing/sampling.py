@@ -45,6 +45,7 @@ class Sampler:
         self.covariance, self.directions = covariance, directions
         self.calls = 0
         self._gradients = _WeightedMean()
+        self._odd = torch.zeros(x.numel(), dtype=torch.float64, device=x.device)
         self._values = _WeightedMean()
 
     def draw(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -59,6 +60,7 @@ class Sampler:
             self._gradients.add((plus + minus) / 2, w)
             self._values.add((values[:rows, None] + values[rows:, None]) / 2, w)
             slopes = (plus - minus) / 2
+            self._odd += w @ slopes.square()
         else:
             self._gradients.add(slopes, w)
             self._values.add(values[:, None], w)
@@ -93,6 +95,19 @@ class Sampler:
         relative = error / norm if norm > 0 else (math.inf if error > 0 else 0.0)
         return mean.to(self.x).reshape(self.x.shape), relative
 
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Return the variance of g(x + L z) (VarGrad) and the standard error of SmoothGrad, both [*shape].
+
+        With g(x ± L z) = e ± D, E D = 0 by symmetry, so that Var g = Var e + E D². The second term is a plain
+        mean, without the loss of a mean that is estimated from the same points; where f is quadratic e is
+        constant, and an orthogonal matrix of directions gives the variance exactly. NaN from a single row.
+        """
+        even = self._gradients.variance()
+        count = self._gradients.count
+        shape = self.x.shape
+        variance = even + self._odd / count
+        return variance.to(self.x).reshape(shape), (even / count).sqrt().to(self.x).reshape(shape)
+
     def value(self) -> float:
         """Return the smoothed value h(x) = E f(x + L z)."""
         return float(self._values.mean()[0])
@@ -110,7 +125,7 @@ class _WeightedMean:
         self.count = 0
         self.weight = 0.0
         self.origin = self.plain = self.weighted = torch.empty(0)
-        self.squared = torch.empty(0)
+        self.squared = self.spread = torch.empty(0)
         self.squares = self.squared_weights = 0.0
 
     def add(self, rows: Tensor, weights: Tensor) -> None:
@@ -119,10 +134,12 @@ class _WeightedMean:
             self.origin = rows[0].clone()
             self.plain = torch.zeros_like(self.origin, dtype=torch.float64)
             self.weighted, self.squared = torch.zeros_like(self.plain), torch.zeros_like(self.plain)
+            self.spread = torch.zeros_like(self.plain)
         shifted = rows - self.origin
         self.plain += shifted.sum(0)
         self.weighted += weights @ shifted
         self.squared += weights.square() @ shifted
+        self.spread += weights @ shifted.square()
         self.squares += float((weights[:, None] * shifted).double().square().sum())
         self.squared_weights += float(weights.double().square().sum())
         self.weight += float(weights.double().sum())
@@ -142,3 +159,15 @@ class _WeightedMean:
             self.squares - 2 * float(shift @ self.squared) + self.squared_weights * float(shift @ shift)
         )
         return self.origin.double() + shift, math.sqrt(max(0.0, variance) / (n * (n - 1)))
+
+    def variance(self) -> Tensor:
+        """Return the variance of y under the weights, [p], float64, as if rows were independent; NaN from one
+        row.
+
+        It is Σ w_i (y_i − mean)²/(n − 1).
+        """
+        if self.count < 2:
+            return torch.full_like(self.plain, math.nan)
+        shift = self.mean()[0] - self.origin.double()
+        squares = self.spread - 2 * shift * self.weighted + shift.square() * self.weight
+        return squares.clamp_min(0) / (self.count - 1)

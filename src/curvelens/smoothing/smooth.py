@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -53,6 +54,25 @@ _FIRST_CALLS = 256  # of calls="auto"
 
 Function = Callable[[Tensor], Tensor]
 Moments = DenseMoments | RowMoments
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Moments of the gradient of f at x + δ, δ ~ N(0, Σ).
+
+    Attributes:
+        mean: SmoothGrad, [*shape].
+        variance: VarGrad, [*shape]. That of the even part of the gradient among n pairs is divided by n − 1,
+            which is unbiased for independent directions; orthogonal ones make it too large by 1/(n − 1) at
+            most.
+        stderr: Standard error of the mean, [*shape], as if directions were independent.
+        calls: Gradient calls made.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    stderr: Tensor
+    calls: int
 
 
 def smooth_quadratic(
@@ -94,7 +114,8 @@ def smooth_quadratic(
     Returns:
         The local model. ``.calls``: gradient calls made. ``.error``: estimated relative Frobenius error of
         the curvature where Σ = I; inf where noise hides it. ``.info``: estimator, sigma, lengths,
-        smoothed_value (h(x)), value_calls (of f alone), gradient_error (relative, estimated), and the rank
+        smoothed_value (h(x)), value_calls (of f alone), gradient_error (relative, estimated),
+        gradient_variance (VarGrad, [*shape]), gradient_stderr (of SmoothGrad, [*shape]), and the rank
         of the leading eigenspace with the share of ‖D‖² in it (energy). Of "regression" also
         eigenvalue_error: the spectral norm of half the difference between fits to two halves of the rows, by
         about which eigenvalues may be off (Weyl's inequality); NaN from very few rows.
@@ -112,6 +133,42 @@ def smooth_quadratic(
         if estimate.relative_error() <= tolerance:
             break
     return _model(sampler, estimate, estimator, lengths)
+
+
+def smooth_gradient(
+    f: Function, x: Tensor, sigma: float | Tensor, calls: int, seed: int = 0, chunk: int | None = None
+) -> GradientMoments:
+    """Return mean and variance of the gradient over the points of :func:`curvelens.smooth_quadratic`.
+
+    With the same arguments the mean is that model's gradient, to the last bit: asking for the curvature as
+    well changes nothing.
+
+    Args:
+        f: Scalar, [B, *shape] -> [B].
+        x: [*shape], floating point.
+        sigma: Standard deviation > 0, one per feature, or a Cholesky factor.
+        calls: Gradient calls, ≥ 4, rounded down to whole pairs ±δ.
+        seed: Same seed, same points.
+        chunk: Points differentiated at once; None chooses by memory.
+
+    Raises:
+        ArgumentError: if an argument is out of range, or f has gradients that are not finite.
+    """
+    size = x.numel()
+    if size == 0 or not x.is_floating_point():
+        raise ArgumentError(f"smooth_gradient: x {list(x.shape)} must hold floating-point features")
+    if calls < 4:
+        raise ArgumentError(f"smooth_gradient: {calls} calls give no variance; make at least 4")
+    lengths = "size_biased" if size > 2 else "chi"
+    directions = Directions("orthogonal", size, seed, x.reshape(-1), lengths, size <= _DENSE_FEATURES)
+    sampler = Sampler(f, x.detach(), Covariance(sigma, x), directions, True, chunk)
+    drawn = 0
+    while drawn < calls // 2:
+        rows = min(_batch(size), calls // 2 - drawn)
+        sampler.draw(rows)
+        drawn += rows
+    variance, stderr = sampler.spread()
+    return GradientMoments(sampler.gradient()[0], variance, stderr, sampler.calls)
 
 
 def _targets(calls: int | Literal["auto"], max_calls: int) -> Iterator[int]:
@@ -177,10 +234,14 @@ def _check(
 
 def _collect(sampler: Sampler, moments: Moments, calls: int) -> None:
     """Draw until ``calls`` gradient calls have been made, rounded down to whole pairs."""
-    most = max(1, min(_BATCH_ROWS, _BATCH_ELEMENTS // moments.size))
     wanted = calls // 2 if sampler.paired else calls
     while moments.count < wanted:
-        moments.add(*sampler.draw(min(most, wanted - moments.count)))
+        moments.add(*sampler.draw(min(_batch(moments.size), wanted - moments.count)))
+
+
+def _batch(size: int) -> int:
+    """Return how many directions of ``size`` features are evaluated together."""
+    return max(1, min(_BATCH_ROWS, _BATCH_ELEMENTS // size))
 
 
 def _estimate(moments: Moments, estimator: str, rank: int | float | None) -> Estimate:
@@ -194,12 +255,15 @@ def _estimate(moments: Moments, estimator: str, rank: int | float | None) -> Est
 def _model(sampler: Sampler, estimate: Estimate, estimator: str, lengths: str) -> LocalQuadratic:
     covariance = sampler.covariance
     gradient, gradient_error = sampler.gradient()
+    variance, stderr = sampler.spread()
     info: dict[str, Any] = {
         "estimator": estimator,
         "sigma": covariance.describe(),
         "smoothed_value": sampler.value(),
         "value_calls": 1,
         "gradient_error": gradient_error,
+        "gradient_variance": variance,
+        "gradient_stderr": stderr,
         **estimate.info,
     }
     if estimator not in _LAWS:
