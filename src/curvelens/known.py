@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curvelens.errors import ArgumentError
+from curvelens.quadratic import LowRank
 from curvelens.seeds import generator
 
 
@@ -125,6 +126,32 @@ def random_quadratic(d: int, seed: int, dtype: torch.dtype = torch.float64) -> Q
     square = torch.randn(d, d, generator=source, dtype=torch.float64) / d
     slope = torch.randn(d, generator=source, dtype=torch.float64) / math.sqrt(d)
     return Quadratic(((square + square.T) / math.sqrt(2)).to(dtype), slope.to(dtype))
+
+
+def random_softmax(
+    d: int, classes: int, largest: float, seed: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, LowRank]:
+    """Return gradient [d] and Hessian of the cross-entropy of a random linear classifier, float64.
+
+    The classifier's weights W and its logits are Gaussian (standard deviation 2); the label is the predicted
+    class. So ``g = W(p - y)`` and ``H = W(diag p - pp^T)W^T`` (Singla et al. 2019, eq. 14 and 15).
+
+    Args:
+        d: Input features, at least 1.
+        classes: Classes, at least 2.
+        largest: Largest eigenvalue of H, > 0, to which W is scaled.
+        seed: Seed.
+        device: Where both lie.
+    """
+    source = generator(seed, "random softmax")
+    W = torch.randn(d, classes, generator=source, dtype=torch.float64)
+    p = (2 * torch.randn(classes, generator=source, dtype=torch.float64)).softmax(0)
+    slope = p.clone()
+    slope[p.argmax()] -= 1
+    root = p.sqrt()
+    factor = W @ (torch.diag(root) - torch.outer(p, root))
+    scale = math.sqrt(largest) / float(torch.linalg.matrix_norm(factor, 2))
+    return (scale * (W @ slope)).to(device), LowRank((scale * factor).to(device))
 
 
 def _density(t: Tensor) -> Tensor:

@@ -137,8 +137,130 @@ class Interactions(Study):
         return self
 
 
-AnyStudy = Annotated[Complexity | Interactions, Field(discriminator="kind")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Classes = Annotated[int, Field(ge=2)]
+
+
+class Part(Parameters):
+    """Settings of one part of a study."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class HessianFacts(Part):
+    """Theorems 2 and 3 of Singla et al. 2019 on random networks."""
+
+    classes: list[Classes] = Field(
+        default_factory=lambda: [2, 5, 10, 40], min_length=1, description="Numbers of classes c."
+    )
+    networks: int = Field(3, ge=1, description="Networks drawn anew for each number of classes.")
+    features: int = Field(64, ge=2, description="Input features d, half the units of a layer.")
+    multiples: list[Annotated[float, Field(ge=0.5, le=100)]] = Field(
+        default_factory=lambda: [0.9, 0.99, 1.01, 1.1, 2.0],
+        min_length=1,
+        description="λ₂ as multiples of L/2, the border of concavity.",
+    )
+    steps: int = Field(100, ge=1, le=200, description="Proximal gradient steps; twice as many are made too.")
+
+
+class RankOne(Part):
+    """Theorems 4 and 5 and Fig. 5 to 7 of Singla et al. 2019."""
+
+    classes: list[Annotated[int, Field(ge=3)]] = Field(
+        default_factory=lambda: [10, 30, 100, 300, 1000], min_length=1, description="Numbers of classes c."
+    )
+    doubts: list[Annotated[float, Field(ge=1e-6, le=0.5)]] = Field(
+        default_factory=lambda: [0.5, 0.1, 0.01, 1e-3, 1e-4],
+        min_length=1,
+        description="1 − p, p being the probability of the predicted class.",
+    )
+    features: int = Field(2000, ge=3, description="Input features of the Gaussian linear model, at least c.")
+    length: Positive = Field(20.0, description="Length of the gradient of one logit.")
+    c1: Positive = Field(10.0, description="λ₂ − L/2 for CASO and CAFO.")
+
+    @model_validator(mode="after")
+    def _features_suffice(self) -> RankOne:
+        if self.features < max(self.classes):
+            raise ValueError(
+                f"features {self.features} are fewer than {max(self.classes)} classes; give more"
+            )
+        return self
+
+
+class Relaxation(Part):
+    """The L0-L1 relaxation of Singla et al. 2019, App. E, where all supports can be enumerated."""
+
+    features: int = Field(12, ge=3, le=16, description="Input features d.")
+    classes: int = Field(6, ge=2, description="Classes: the Hessian has one rank less.")
+    curvatures: list[Positive] = Field(
+        default_factory=lambda: [1.0, 10.0, 100.0, 1000.0],
+        min_length=1,
+        description="L/c₁, largest eigenvalue over distance from the border of concavity.",
+    )
+    sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1, 2, 3, 4, 5], min_length=1, description="Features k that may change."
+    )
+    instances: int = Field(40, ge=1, description="Random problems for each curvature.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Relaxation:
+        if max(self.sizes) >= self.features:
+            raise ValueError(f"sizes name {max(self.sizes)}, which must be below {self.features} features")
+        return self
+
+
+class Convergence(Part):
+    """Iterations to the exact solution of CASO."""
+
+    features: int = Field(100, ge=2, description="Input features d.")
+    classes: int = Field(10, ge=2, description="Classes.")
+    curvatures: list[Positive] = Field(
+        default_factory=lambda: [1.0, 10.0, 100.0, 1000.0], min_length=1, description="Largest eigenvalues L."
+    )
+    l1: list[Share] = Field(
+        default_factory=lambda: [0.0, 0.2], min_length=1, description="λ₁ as shares of the largest |gᵢ|."
+    )
+    iterations: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500],
+        min_length=1,
+        description="Iterations made, each number from the start.",
+    )
+    instances: int = Field(3, ge=1, description="Random problems for each L.")
+    c1: Positive = Field(10.0, description="λ₂ − L/2.")
+
+
+class Theorems(Study):
+    """What Singla et al. 2019 prove or promise of the Hessian, CASO and its solvers, measured."""
+
+    tables: ClassVar[tuple[str, ...]] = (
+        "hessian_facts",
+        "concavity",
+        "rank_one",
+        "relaxation",
+        "convergence",
+    )
+
+    kind: Literal["theorems"] = Field(description="The theorems of Singla et al. 2019 as experiments.")
+    facts: HessianFacts = Field(
+        default_factory=HessianFacts, description="Definiteness, rank, concavity (Theorems 2 and 3)."
+    )
+    rank_one: RankOne = Field(
+        default_factory=RankOne, description="Rank-one approximation (Theorems 4 and 5, Fig. 5 to 7)."
+    )
+    relaxation: Relaxation = Field(
+        default_factory=Relaxation, description="Tightness of the L0-L1 relaxation (App. E)."
+    )
+    convergence: Convergence = Field(
+        default_factory=Convergence, description="FISTA against the exact solution (App. B)."
+    )
+
+
+AnyStudy = Annotated[Complexity | Interactions | Theorems, Field(discriminator="kind")]
 """The settings of one study, told apart by ``kind``."""
 
-KINDS: dict[str, type[Study]] = {"complexity": Complexity, "interactions": Interactions}
+KINDS: dict[str, type[Study]] = {
+    "complexity": Complexity,
+    "interactions": Interactions,
+    "theorems": Theorems,
+}
 """Kinds of study by name."""
