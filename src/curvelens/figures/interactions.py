@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NAMES = {"four_quadrants": "Four Quadrant", "nested": "Nested Interactions"}
 FEATURES = {"11": "x₁x₁", "12": "x₁x₂", "22": "x₂x₂"}
 COLOURS = {"11": style.ORANGE, "12": style.BLUE, "22": style.GREEN}
+MARKERS = {"11": "o", "12": "s", "22": "^"}
 SYMBOLS = {SMOOTHHESS: "σ²", SOFTPLUS: "β"}
 
 
@@ -46,7 +47,8 @@ def _panel(axes: Axes, rows: DataFrame, smoother: str, scale: float, tolerance: 
     for element in ELEMENTS:
         colour = COLOURS[element]
         found, error = rows[f"h{element}"].to_numpy(float), rows[f"stderr{element}"].to_numpy(float)
-        axes.plot(level, found, color=colour, label=f"network, {FEATURES[element]}")
+        every = max(1, len(level) // 8)
+        axes.plot(level, found, color=colour, marker=MARKERS[element], markevery=every, markersize=4)
         axes.fill_between(level, found - 2 * error, found + 2 * error, color=colour, alpha=0.2, linewidth=0)
     for element in ELEMENTS:
         exact, inside = rows[f"exact{element}"], rows[f"inside{element}"]
@@ -91,7 +93,10 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     axes[1].set_xlabel("β of SoftPlus (sharper to the right)")
     style.title(axes[0], "SmoothHess")
     style.title(axes[1], "SoftPlus Hessian")
-    lines = [Line2D([], [], color=COLOURS[element], label=FEATURES[element]) for element in ELEMENTS]
+    lines = [
+        Line2D([], [], color=COLOURS[name], marker=MARKERS[name], markersize=4, label=FEATURES[name])
+        for name in ELEMENTS
+    ]
     lines += [
         Line2D([], [], color=style.QUIET, label="network"),
         Line2D([], [], color=style.QUIET, linestyle="--", linewidth=1.1, label="exact, target on the plane"),
