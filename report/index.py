@@ -173,6 +173,27 @@ report.show("complexity", missing="This run did not measure sample complexity (n
 report.complexity()
 
 # %% [markdown]
+# ## Where does a network look on a curve?
+#
+# A spirometer records the volume that a patient blows out against time; FEV1, the volume of the first
+# second, is the common measure of lung function. A cough makes an effort worthless for reading it off.
+# [Torop et al. (2023)](https://arxiv.org/abs/2311.00858) train a one-dimensional network to predict it all
+# the same, and ask with SmoothGrad and SmoothHess which half seconds it draws on and which of them interact.
+# Their curves are not public: **those here are simulated**, from a model of emptying lungs with coughs that
+# stop the flow (the method notes have its formula), but for curves that are called recorded.
+
+# %%
+report.show(
+    "spirometry_predictions",
+    "spirometry",
+    "spirometry_interactions",
+    missing="This run did not explain exhalation curves (no study of kind spirometry).",
+)
+
+# %%
+report.spirometry()
+
+# %% [markdown]
 # ## What do the explanations look like?
 
 # %%

@@ -64,6 +64,14 @@ def study_keys(*keys):
     return lambda wildcards: {key: study(wildcards)[key] for key in keys}
 
 
+def recorded_curves(wildcards):
+    """The file or the files of a folder of recorded exhalations that a study names."""
+    path = settings.studies[wildcards.study].data_dir
+    if path is None:
+        return []
+    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else str(path)
+
+
 def downloads(source):
     """The files that a registered data set downloads, by name."""
     return {file.name: file for file in datasets.REGISTRY.get(source).traits.get("downloads", ())}

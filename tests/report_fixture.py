@@ -9,6 +9,7 @@ from pathlib import Path
 import interactions_world
 import numpy as np
 import report_world as world
+import spirometry_world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
@@ -35,6 +36,7 @@ def contents(folder: Path) -> dict:
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),
+        **spirometry_world.tables(),
     }
     paths: dict = {}
     for name, frame in tables.items():
@@ -73,6 +75,7 @@ def contents(folder: Path) -> dict:
         for study, names in {
             "calls": ("complexity", "complexity_rates"),
             "plane": (*interactions_world.tables(), "smoothed_surface"),
+            "lungs": ("spirometry", *spirometry_world.tables()),
         }.items()
     }
     shown = {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}, "films": films}
@@ -87,7 +90,11 @@ def contents(folder: Path) -> dict:
             "seed": 7,
             "models": {"relu": {"dataset": "digits"}},
             "experiments": {"digits": {"model": "relu"}},
-            "studies": {"calls": {"kind": "complexity"}, "plane": {"kind": "interactions"}},
+            "studies": {
+                "calls": {"kind": "complexity"},
+                "plane": {"kind": "interactions"},
+                "lungs": {"kind": "spirometry"},
+            },
         },
     }
 

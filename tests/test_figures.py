@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_world as world
+import spirometry_world
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
@@ -47,6 +48,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),
+        **spirometry_world.tables(),
     }
     return {**made, **replaced}
 

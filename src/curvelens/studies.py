@@ -7,6 +7,7 @@ do an experiment's; the report shows whatever was drawn.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -255,12 +256,68 @@ class Theorems(Study):
     )
 
 
-AnyStudy = Annotated[Complexity | Interactions | Theorems, Field(discriminator="kind")]
+class Spirometry(Study):
+    """FEV1 from disturbed, simulated exhalations, explained (Torop et al. 2023, Fig. 3 and 4)."""
+
+    tables: ClassVar[tuple[str, ...]] = (
+        "spirometry_curves",
+        "spirometry_networks",
+        "spirometry_predictions",
+        "spirometry_explanations",
+        "spirometry_intervals",
+        "spirometry_interactions",
+        "spirometry_samples",
+    )
+    counted: ClassVar[tuple[str, ...]] = ("spirometry_curves", "spirometry_explanations")
+
+    kind: Literal["spirometry"] = Field(description="Interactions in a network on exhalation curves.")
+    training_curves: int = Field(1000, ge=2, description="Simulated efforts to train on.")
+    validation_curves: int = Field(100, ge=2, description="Simulated efforts to follow training on.")
+    test_curves: int = Field(300, ge=2, description="Simulated efforts to report and explain.")
+    cough_share: float = Field(0.9, ge=0, le=1, description="Share of the efforts that coughs disturb.")
+    blocks: int = Field(10, ge=1, description="Convolution blocks of both networks.")
+    channels: int = Field(20, ge=1, description="Channels of every block.")
+    wide: int = Field(200, ge=1, description="Samples that a kernel of the wide network spans.")
+    narrow: int = Field(5, ge=1, description="Samples that a kernel of the narrow network spans.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Share of the values dropped in training.")
+    training: Training = Field(
+        default_factory=lambda: Training(optimizer="adam", epochs=30, batch_size=32, learning_rate=0.003)
+    )
+    explained: int = Field(
+        1, ge=1, description="Curves explained of each group: early cough, no early cough, recorded."
+    )
+    sigma: Positive = Field(
+        0.1, description="Smoothing of SmoothGrad and SmoothHess, L; the paper states none."
+    )
+    calls: int = Field(2400, ge=8, description="Gradient calls for each curve and network.")
+    repeats: int = Field(
+        4, ge=2, description="Independent parts of the calls, from which the error bars are taken."
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Your own curves: a CSV or parquet file (columns id, time_s, volume_l or flow_l_s), or a "
+        "folder of such files and of flow waveforms (text, one number a line, L/s).",
+    )
+    flow_interval: Positive = Field(0.002, description="Seconds between two lines of a flow waveform.")
+
+    @model_validator(mode="after")
+    def _parts_can_be_estimated(self) -> Spirometry:
+        if self.calls < 4 * self.repeats:
+            raise ValueError(
+                f"calls = {self.calls} is less than 4 for each of {self.repeats} repeats; give more calls"
+            )
+        if self.narrow >= self.wide:
+            raise ValueError(f"narrow = {self.narrow} is not smaller than wide = {self.wide}; exchange them")
+        return self
+
+
+AnyStudy = Annotated[Complexity | Interactions | Theorems | Spirometry, Field(discriminator="kind")]
 """The settings of one study, told apart by ``kind``."""
 
 KINDS: dict[str, type[Study]] = {
     "complexity": Complexity,
     "interactions": Interactions,
     "theorems": Theorems,
+    "spirometry": Spirometry,
 }
 """Kinds of study by name."""

@@ -211,6 +211,15 @@ class Report:
                 parts += self._titled(study, studies.interactions(measured, summary, network))
         return Html(*parts)
 
+    def spirometry(self) -> Html:
+        """Return the table of how well FEV1 is predicted."""
+        parts: list[Html] = []
+        for study in self.studies:
+            networks = self.table(study, "spirometry_networks")
+            if networks is not None and len(networks):
+                parts += self._titled(study, [studies.spirometry(networks)])
+        return Html(*parts)
+
     def films(self, missing: str) -> Html:
         """Return the films of every experiment, each with a strip of frames for those who cannot play it."""
         parts: list[Html] = []

@@ -116,3 +116,37 @@ def _levels(rows: DataFrame, smoother: str) -> Html:
         f"Hessian elements of the network, with the standard error where sampled, and of its target{beside}."
     )
     return table(head, body, text)
+
+
+def spirometry(networks: DataFrame) -> Html:
+    """Return how well FEV1 is predicted, networks and rules by split, the paper's errors beside ours.
+
+    Args:
+        networks: The table ``spirometry_networks``.
+    """
+    names = {"train": "training", "test": "test", "recorded": "recorded"}
+    splits = [name for name in names if name in set(networks["split"])]
+    head: list[list[object]] = [["", *((names[name], 3) for name in splits)]]
+    head.append(["predictor", *["MAE (L)", "MSE (L²)", "Torop"] * len(splits)])
+    body = []
+    for predictor in ("wide", "narrow", "volume at 1 s", "mean of training"):
+        rows = networks[networks["predictor"] == predictor].set_index("split")
+        width = rows["kernel_width"].dropna()
+        label = f"{predictor} kernels ({int(width.iloc[0])})" if len(width) else predictor
+        cells: list[object] = [element("b", label)]
+        for split in splits:
+            row = rows.loc[split]
+            error = element("small", f"± {number(row['standard_error'], 1)}")
+            cells += [element("td", number(row["mean_absolute_error"]), error)]
+            cells += [number(row["mean_squared_error"])]
+            cells += [element("td", number(row["paper_mse"]), class_="paper")]
+        body.append(cells)
+    counts = networks.drop_duplicates("split").set_index("split")["curves"]
+    told = ", ".join(f"{names[name]} {int(counts[name]):,}" for name in splits)
+    text = (
+        f"Mean absolute error of FEV1 with its standard error, and mean squared error (curves: {told}). "
+        "Training and test curves are simulated. “Torop”: mean squared error of Torop et al. 2023, App. E.1, "
+        "on 8,721 efforts of the UK Biobank, which are not public, in a unit that is not stated: the two "
+        "cannot be compared."
+    )
+    return table(head, body, text)

@@ -7,10 +7,19 @@ sample 20 of an undisturbed effort is its FEV1.
 
 from curvelens.spirometry.indices import INTERVAL, SAMPLES, Indices, measure, on_grid
 from curvelens.spirometry.readers import Curves, read_curves
-from curvelens.spirometry.simulator import Effort, Simulated, cough_clock, emptied, flow, simulate
+from curvelens.spirometry.simulator import (
+    MOST_COUGHS,
+    Effort,
+    Simulated,
+    cough_clock,
+    emptied,
+    flow,
+    simulate,
+)
 
 __all__ = [
     "INTERVAL",
+    "MOST_COUGHS",
     "SAMPLES",
     "Curves",
     "Effort",

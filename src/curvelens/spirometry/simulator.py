@@ -17,7 +17,7 @@ The ranges are those of :data:`RANGES`; docs/methods.md says where they come fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from curvelens import seeds
@@ -114,6 +114,13 @@ class Simulated:
         zero = float(self.time_zero[index])
         coughs = self.efforts[index].coughs
         return [(start - zero, start - zero + plateau) for start, plateau, _, _ in coughs]
+
+    def without_coughs(self, index: int) -> np.ndarray:
+        """Return the volumes of one effort as they were without its coughs, float32 [300], L."""
+        import numpy as np
+
+        grid = self.time_zero[index] + INTERVAL * np.arange(SAMPLES)
+        return replace(self.efforts[index], coughs=()).disturbed(grid).astype(np.float32)
 
 
 def emptied(time: np.ndarray, volume: float, constant: float, rise: float) -> np.ndarray:
