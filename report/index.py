@@ -137,14 +137,14 @@ report.interactions()
 # %% [markdown]
 # ## Which parts of an image act together?
 #
-# The Hessian says how pairs of pixels act together: $H_{ij}$ is by how much the slope along pixel $j$ changes as
-# pixel $i$ gets brighter. Summed over two regions $A$ and $B$ of the image it is an interaction of the regions
-# ([Torop et al. 2023](https://arxiv.org/abs/2311.00858), Fig. 6):
+# The Hessian says how pairs of pixels act together: $H_{ij}$ is by how much the slope along pixel $j$ changes
+# as pixel $i$ gets brighter. Summed over two regions $A$ and $B$ of the image it is an interaction of the
+# regions ([Torop et al. 2023](https://arxiv.org/abs/2311.00858), Fig. 6):
 #
 # $$I_{AB} = \sum_{i \in A} \sum_{j \in B} H_{ij} = s_A^{\top} H s_B$$
 #
-# with $s_A$ the indicator of the region, so that one Hessian-vector product a region is enough and no Hessian is
-# ever formed. The regions are super-pixels found by SLIC.
+# with $s_A$ the indicator of the region, so that one Hessian-vector product a region is enough and no Hessian
+# is ever formed. The regions are super-pixels found by SLIC.
 
 # %%
 report.show("superpixels", missing="This run summed no interactions over super-pixels (stage superpixels).")
