@@ -86,13 +86,17 @@ report.curvature_forms()
 #   \left( f(x) + g^{\top}\delta + \tfrac{1}{2}\,\delta^{\top} H \delta - f(x+\delta) \right)^2$$
 #
 # SmoothGrad (SG) and SmoothHess (SH) are slope and Hessian of the network averaged over Gaussian noise; SP
-# replaces each ReLU by a SoftPlus after training; G is the plain gradient. The paper draws the radius
-# uniformly, which puts most points near the centre, while a point uniform in the ball lies near its surface.
-# Both laws are reported; the paper's numbers compare with its own alone. The error scales with the square
-# of a network's scores, so between two networks compare the ratios of methods, not the values.
+# replaces each ReLU by a SoftPlus after training, SW by Swish; G is the plain gradient. The paper draws the
+# radius uniformly, which puts most points near the centre, while a point uniform in the ball lies near its
+# surface. Both laws are reported; the paper's numbers compare with its own alone. The error scales with the
+# square of a network's scores, so between two networks compare the ratios of methods, not the values.
 
 # %%
-report.show("fidelity", missing="This run did not measure how faithful local models are (stage fidelity).")
+report.show(
+    "fidelity",
+    "fidelity_ratios",
+    missing="This run did not measure how faithful local models are (stage fidelity).",
+)
 
 # %%
 report.fidelity()

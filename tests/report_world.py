@@ -121,6 +121,7 @@ def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1
 
 def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
     rows = []
+    first = 0.2 if best == LOCAL_MODELS[0] else 2.0
     for scalar in ("predicted_logit", "inner_neuron"):
         for law in ("ball", "paper"):
             for radius in (0.25, 0.5, 1.0):
@@ -138,6 +139,8 @@ def fidelity(best: str = "SH+SG", images: int = 12) -> pd.DataFrame:
                             "standard_deviation": mean,
                             "standard_error": mean / 4,
                             "best_share": 0.75 if method == best else 0.0,
+                            "ratio": (1 + place) * (0.2 if method == best else 2.0) / first,
+                            "ratio_standard_error": 0.0 if method == "SH+SG" else 0.1,
                             "parameter": "" if method == "G" else "sigma" if "SP" not in method else "beta",
                             "parameter_value": np.nan if method == "G" else 0.02,
                             "calls": 1568,

@@ -218,4 +218,11 @@ def test_other_covariances_have_no_printed_number(network):
     assert rows["paper_mean"]["isotropic"] == 4.1e-5
     assert rows["paper_standard_deviation"]["isotropic"] == 7.4e-5
     assert math.isnan(rows["paper_mean"]["full"])
+    assert rows["ratio"].isna().all()
+    several = pd.concat([test, test.head(2).assign(method="SH+SG", pmse=[0.5, 0.5])])
+    ratios = summaries.summarise(several, "mnist").set_index(["method", "covariance"])
+    # SG: mean 1.5 over 0.5; residuals 1 − 3·½ and 2 − 3·½ have a standard error of ½, over the mean of ½.
+    assert ratios["ratio"]["SG", "isotropic"] == 3
+    assert ratios["ratio_standard_error"]["SG", "isotropic"] == pytest.approx(1)
+    assert ratios["ratio"]["SH+SG", "isotropic"] == 1
     assert rows["best_share"].to_dict() == {"full": 0.5, "isotropic": 0.5}

@@ -21,7 +21,17 @@ from scipy.stats import spearmanr
 
 from curvelens import figures
 from curvelens.errors import ConfigError, DataError
-from curvelens.figures import attacks, distances, explanations, fidelity, regions, spectra, style, wording
+from curvelens.figures import (
+    attacks,
+    distances,
+    explanations,
+    fidelity,
+    fidelity_ratios,
+    regions,
+    spectra,
+    style,
+    wording,
+)
 from curvelens.figures.inputs import load, read_table
 from curvelens.summaries import trust
 from curvelens.summaries.complexity import rates
@@ -73,7 +83,7 @@ CASES: dict[str, tuple[Any, list[str]]] = {
     ),
     "no numbers of the paper": (
         lambda: tables(fidelity=no_paper(world.fidelity()), attacks=no_paper(world.attacks())),
-        ["fidelity", "attacks"],
+        ["fidelity", "fidelity_ratios", "attacks"],
     ),
     "nothing to compare": (
         lambda: tables(attacks_paired=world.attacks_paired().head(0)),
@@ -87,10 +97,12 @@ CASES: dict[str, tuple[Any, list[str]]] = {
     "one value for all": (
         lambda: tables(
             distances=world.distances().assign(confidence=1.0, distance=0.0, kantorovich_bound=0.0),
-            fidelity=world.fidelity().assign(mean=0.0, standard_error=np.nan, paper_mean=np.nan),
+            fidelity=world.fidelity().assign(
+                mean=0.0, standard_error=np.nan, paper_mean=np.nan, ratio=np.nan, ratio_standard_error=np.nan
+            ),
             attacks=world.attacks().assign(post_hoc_accuracy=1.0),
         ),
-        ["distances", "fidelity", "attacks", "overview"],
+        ["distances", "fidelity", "fidelity_ratios", "attacks", "overview"],
     ),
     "nothing measured": (
         lambda: tables(
@@ -110,7 +122,16 @@ CASES: dict[str, tuple[Any, list[str]]] = {
             fidelity=world.fidelity().replace({"method": {"SP G": "$wish"}}),
             attacks=world.attacks().replace({"method": {"SP G": "$wish"}}),
         ),
-        ["fidelity", "attacks", "overview"],
+        ["fidelity", "fidelity_ratios", "attacks", "overview"],
+    ),
+    "several covariances": (
+        lambda: tables(
+            fidelity=pd.concat(
+                [world.fidelity(), world.fidelity().query("method == 'SG'").assign(covariance="full")],
+                ignore_index=True,
+            )
+        ),
+        ["fidelity", "fidelity_ratios"],
     ),
 }
 
@@ -362,6 +383,32 @@ def test_finding_of_fidelity_follows_the_numbers() -> None:
     assert mixed.startswith(
         "No local model is the most faithful throughout: SH+SG is in 4 of 6 settings, SP G in 2"
     )
+
+
+def test_finding_of_ratios_follows_the_numbers() -> None:
+    table = world.fidelity("SH+SG")
+    first = fidelity_ratios.finding({"fidelity": table})
+    # SP H+G and SG have 2 × 3 and 2 × 2 against 0.2 for SH+SG, printed and ours.
+    assert first.startswith("SH+SG has the lowest mean in all 12 settings of scalar, radius and law (")
+    assert "12 of 12 printed ratios are reproduced within a factor 1.5 (SP H+G to SH+SG 30, printed" in first
+    cell = (table["scalar"] == "inner_neuron") & (table["law"] == "paper") & (table["radius"] == 1)
+    table.loc[cell & (table["method"] == "SP H+G"), "ratio"] = 0.95  # short by half of its standard error
+    table.loc[cell & (table["method"] == "SG"), "ratio"] = 40.0
+    tied = fidelity_ratios.finding({"fidelity": table})
+    assert "in 11 of 12 settings" in tied
+    assert "tied within the standard error in 1 (with SP H+G)" in tied
+    assert "10 of 12 printed ratios" in tied
+    table.loc[cell & (table["method"] == "SP H+G"), "ratio"] = 0.85
+    assert ", is beaten in 1 (by SP H+G);" in fidelity_ratios.finding({"fidelity": table})
+    assert fidelity_ratios.finding({"fidelity": EMPTY_FIDELITY}) == ""
+
+
+def test_growth_is_the_exponent_of_the_radius() -> None:
+    table = world.fidelity().query("law == 'paper' and method == 'G'")
+    assert fidelity_ratios.growth(table, "mean") == pytest.approx([3, 3])  # means are made as ε³
+    caption = fidelity_ratios.caption({"fidelity": world.fidelity()})
+    assert "grows as ε to the power 3.0" in caption
+    assert "Row G" not in fidelity_ratios.caption({"fidelity": no_paper(world.fidelity())})
 
 
 def test_finding_of_attacks_follows_the_numbers() -> None:

@@ -154,14 +154,21 @@ class Report:
         return Html(*parts)
 
     def fidelity(self) -> Html:
-        """Return the P_MSE tables, and the parameters chosen for them."""
+        """Return the P_MSE tables, the parameters chosen for them, costs, and the paper's misprints."""
         parts: list[Html] = []
+        printed = False
         for experiment in self.experiments:
             summary = self.table(experiment, "fidelity")
             if summary is not None and len(summary):
-                parts += self._titled(
-                    experiment, [*summaries.fidelity(summary), summaries.chosen(summary, "radius")]
-                )
+                shown = [
+                    *summaries.fidelity(summary),
+                    summaries.chosen(summary, "radius"),
+                    summaries.fidelity_costs(summary),
+                ]
+                parts += self._titled(experiment, shown)
+                printed = printed or bool(summary["paper_mean"].notna().any())
+        if printed:
+            parts.append(summaries.errata())
         return Html(*parts)
 
     def curvature_forms(self) -> Html:

@@ -8,6 +8,7 @@ from curvelens.figures import fidelity as fidelity_figure
 from curvelens.figures import style
 from curvelens.figures.wording import MISSING, count, number, percent, plain
 from curvelens.reporting.html import Html, best, details, element, table
+from curvelens.summaries import published_fidelity
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -21,10 +22,53 @@ def fidelity(summary: DataFrame) -> list[Html]:
     Args:
         summary: The table ``fidelity``.
     """
+    summary = fidelity_figure.labelled(summary)
     return [
         _fidelity_of(summary[summary["scalar"] == scalar], scalar)
         for scalar in fidelity_figure.scalars(summary)
     ]
+
+
+def fidelity_costs(summary: DataFrame) -> Html:
+    """Return what each local model costs, and on how many images it is the best.
+
+    Args:
+        summary: The table ``fidelity``.
+    """
+    summary = fidelity_figure.labelled(summary)
+    laws = [law for law in fidelity_figure.LAWS if (summary["law"] == law).any()]
+    body: list[list[object]] = []
+    for method in style.order(summary["method"]):
+        rows = summary[summary["method"] == method]
+        best_on = rows.groupby("law")["best_share"].mean()
+        body.append(
+            [
+                element("b", method),
+                f"{round(rows['calls'].mean()):,}",
+                number(rows["seconds"].mean()),
+                *(percent(best_on.get(law, float("nan"))) for law in laws),
+            ]
+        )
+    head = [["local model", "gradient calls", "seconds", *(f"best on, {law}" for law in laws)]]
+    text = (
+        "Gradient calls (a Hessian-vector product is one) and wall time to make a local model of one image, "
+        "and the share of images on which it has the lowest P_MSE of all, averaged over scalars and radii. "
+        "SG comes from the calls of SH+SG."
+    )
+    return details("What local models cost, and how often each is the best", table(head, body, text))
+
+
+def errata() -> Html:
+    """Return the cells of the paper's tables of P_MSE that are not to be believed, with the evidence."""
+    body = [
+        [f"Table {error.table}, {error.cell}", error.printed, error.likely, error.evidence]
+        for error in published_fidelity.ERRATA
+    ]
+    head = [["where", "printed", "probably meant", "evidence"]]
+    return details(
+        "Printed numbers that are not to be believed",
+        table(head, body, "Torop et al. 2023, from the numbers that they print themselves."),
+    )
 
 
 def _head(first: str, groups: list[str], columns: list[str]) -> list[list[object]]:
@@ -55,7 +99,7 @@ def _fidelity_of(rows: DataFrame, scalar: str) -> Html:
         body.append(cells)
     images = ", ".join(str(int(n)) for n in sorted(rows["images"].unique()))
     beside = (
-        " “Torop”: Torop et al. 2023, Table 1: another network, 200 images, the radius law “paper”."
+        " “Torop”: Torop et al. 2023, Tables 5 and 7: another network, other images, the radius law “paper”."
         if published
         else ""
     )
@@ -99,7 +143,8 @@ def chosen(summary: DataFrame, setting: str) -> Html:
                 body.append([label, *(_parameter(rows, size) for size in sizes)])
     head = [["local model", *(f"ε = {plain(size)}" for size in sizes)]]
     text = (
-        "σ or σ² of the Gaussian noise, β of SoftPlus: the values with the best result on validation images."
+        "σ or σ² of the Gaussian noise, β of SoftPlus and Swish: the values with the best result on "
+        "validation images."
     )
     return details("Smoothing parameters chosen on validation images", table(head, body, text))
 

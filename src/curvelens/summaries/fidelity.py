@@ -115,6 +115,15 @@ FIDELITY_SUMMARY = schema(
         "best_share": Column(
             float, "Share of the images on which no other local model has a lower P_MSE.", ge=0, le=1
         ),
+        "ratio": Column(
+            float,
+            "Mean P_MSE over that of SH+SG with isotropic noise; missing without it.",
+            nullable=True,
+            ge=0,
+        ),
+        "ratio_standard_error": Column(
+            float, "Its standard error over images, which both models share.", nullable=True, ge=0
+        ),
         **_PARAMETER_COLUMNS,
         "calls": Column(float, "Mean number of gradient calls to make the model.", ge=0),
         "seconds": Column(float, "Mean wall time to make the model.", unit="s", ge=0),
@@ -180,6 +189,7 @@ def summarise(test: pd.DataFrame, source: str | None = None, architecture: str |
     lowest = rows.groupby([*SETTING, "image_id"])["pmse"].transform("min")
     rows = rows.assign(best=rows["pmse"] == lowest)
     made = []
+    references = dict(iter(rows[_is_reference(rows)].groupby(SETTING)))
     for case, part in rows.groupby(CASE):
         named: dict[str, Any] = dict(zip(CASE, case, strict=True))
         if len(part["parameter_value"].drop_duplicates()) > 1:
@@ -187,8 +197,27 @@ def summarise(test: pd.DataFrame, source: str | None = None, architecture: str |
                 f"fidelity: {named['method']} has several parameters at radius {named['radius']:g}; "
                 "choose one"
             )
-        made.append(named | _over_images(part) | _printed(named, source, architecture))
+        ratio = _ratio(part, references.get(tuple(named[key] for key in SETTING)))
+        made.append(named | _over_images(part) | ratio | _printed(named, source, architecture))
     return frame(made, FIDELITY_SUMMARY)
+
+
+def _is_reference(rows: pd.DataFrame) -> pd.Series:
+    return (rows["method"] == "SH+SG") & (rows["covariance"] == "isotropic")
+
+
+def _ratio(part: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, float]:
+    """Return the ratio of two means over the same images, with the standard error of a ratio estimator."""
+    if reference is None:
+        return {"ratio": math.nan, "ratio_standard_error": math.nan}
+    both = part.set_index("image_id")["pmse"], reference.set_index("image_id")["pmse"]
+    ours, theirs = both[0].align(both[1], join="inner")
+    level = float(theirs.mean())
+    if not level > 0:
+        return {"ratio": math.nan, "ratio_standard_error": math.nan}
+    ratio = float(ours.mean()) / level
+    spread = float((ours - ratio * theirs).std()) / math.sqrt(len(ours))
+    return {"ratio": ratio, "ratio_standard_error": spread / level}
 
 
 def _over_images(part: pd.DataFrame) -> dict[str, Any]:
