@@ -202,6 +202,18 @@ def test_the_words_follow_the_numbers(name, near):
         assert f"by way of −{-made['interactions']['exact22'].min():.3g} at σ²" in caption
 
 
+def test_the_finding_says_which_smoothing_softplus_stands_for():
+    made = world.tables(levels=5)
+    assert "stands for" not in figure.finding(made)
+    table = made["interactions"]
+    soft = table.index[table["smoother"] == "SoftPlus"]
+    table.loc[soft[:2], "deviation"] = 0.05
+    table.loc[soft[1], "matched"] = 0.2
+    again = {**made, "interactions": table, "interactions_summary": summarise(table, 0.1)}
+    assert "SoftPlus at 2 of 5 values of β" in figure.finding(again)
+    assert "where it stands for σ² of 0.20 to 0.30: SmoothHess" in figure.finding(again)
+
+
 def test_the_caption_tells_the_network_from_the_estimate():
     made = world.tables(near=False, levels=5)
     assert "At 5 of the 5 values of σ² that are not near" in figure.caption(made)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
-from curvelens.figures.wording import listing, number, percent, plain, sentences
+from curvelens.figures.wording import listing, number, percent, plain, sentences, spread
 from curvelens.summaries.interactions import ELEMENTS, SMOOTHHESS, SOFTPLUS
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ def nearness(row: Series) -> str:
     return f"at {near} of {levels} values of {symbol} ({run})"
 
 
+def _covered(tables: Tables) -> str:
+    """Say to which σ² the levels of SoftPlus that are near correspond; empty where none is."""
+    rows = rows_of(tables, SOFTPLUS)
+    near = rows[rows["deviation"] <= summary_of(tables, SOFTPLUS, "all")["tolerance"]]
+    return f", where it stands for σ² of {spread(near['matched'].tolist())}" if len(near) else ""
+
+
 def finding(tables: Tables) -> str:
     """Say where SmoothHess is near the exact interactions, and whether SoftPlus is anywhere."""
     smooth, soft = (summary_of(tables, name, "all") for name in (SMOOTHHESS, SOFTPLUS))
@@ -127,7 +134,7 @@ def finding(tables: Tables) -> str:
     best = f"at best {percent(soft['smallest'])} off, at β = {number(soft['smallest_level'])}"
     return (
         f"On {target_of(tables)} SmoothHess is within {percent(smooth['tolerance'])} of the exact Hessian "
-        f"{nearness(smooth)}, SoftPlus {nearness(soft)}: SmoothHess is at best "
+        f"{nearness(smooth)}, SoftPlus {nearness(soft)}{_covered(tables)}: SmoothHess is at best "
         f"{percent(smooth['smallest'], 1)} off, at σ² = {number(smooth['smallest_level'])}, SoftPlus {best}, "
         "compared with the exact Hessian of the σ² that suits it best. The interaction x₁x₂ alone is met "
         f"by SmoothHess {alone[0]}, by SoftPlus {alone[1]}."
