@@ -116,6 +116,12 @@ def test_touching_the_inputs_schedules_nothing(copied):
         {"train_model", "explain_digits", "compute_spectra", "measure_attacks", "compute_distances"},
     ),
     (
+        # More test images leave what was measured and chosen on validation images alone.
+        lambda experiment, raw: experiment["fidelity"].update(images=9),
+        {"measure_fidelity", "gather_fidelity", "render_report"},
+        {"choose_fidelity", "choose_neuron", "train_model", "measure_attacks"},
+    ),
+    (
         lambda experiment, raw: experiment["explanations"]["methods"]["smoothgrad"].update(sigma=0.3),
         {"explain_digits", "gather_explanations", "render_report"},
         {"train_model", "measure_fidelity", "measure_attacks", "compute_spectra"},
