@@ -15,6 +15,7 @@ from curvelens import figures, reporting
 from curvelens.figures.film import write_film
 from curvelens.summaries import trust
 from curvelens.summaries.complexity import rates
+from curvelens.summaries.explanations import share
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "report" / "index.py"
@@ -38,6 +39,8 @@ def contents(folder: Path) -> dict:
         **interactions_world.tables(),
         **spirometry_world.tables(),
     }
+    index = world.index(6)
+    tables |= {"explanations": index, "shared_calls": share(index)}
     paths: dict = {}
     for name, frame in tables.items():
         paths[name] = folder / "tables" / f"{name}.parquet"

@@ -338,6 +338,31 @@ def explanations(folder: Path, n: int = 9, channels: int = 1, failed: int = 0) -
     return found
 
 
+def index(n: int = 6) -> pd.DataFrame:
+    """Return an index of explanations, in which VarGrad uses SmoothGrad's calls and has no trust radius."""
+    rng = np.random.default_rng(4)
+    head = heads(n, rng)
+    parts = [
+        tails(
+            head.assign(
+                target=head["prediction"],
+                scalar="predicted_logit",
+                value=1.0,
+                method=method,
+                parameters="{}",
+                trust_radius=np.nan if method == "vargrad" else rng.uniform(1, 4, n),
+                trust_low=np.nan if method == "vargrad" else 0.5,
+                trust_high=np.nan if method == "vargrad" else 5.0,
+                trust_censored=None if method == "vargrad" else "",
+                seed=1,
+                calls_alone=64,
+            )
+        ).assign(calls=0 if method == "vargrad" else 64)
+        for method in ("smoothgrad", "vargrad")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def write_json(path: Path, value: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import curvelens as cl
+from curvelens import methods
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 # float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what
@@ -48,7 +49,20 @@ CASES = {
         cl.perturbation_mse(cl.targets.logit(m, 2), smooth(m, x), x, 0.5, samples=2000).mean
     ),
     "region radius": lambda m, x: cl.region_radius(m, x),
+    "trust radius": lambda m, x: trusted(m, x),
+    "VarGrad": lambda m, x: explained("vargrad", m, x)["attribution"],
+    "leading curvatures": lambda m, x: explained("smoothhess", m, x)["eigenvalues"],
 }
+
+
+def trusted(model, x):
+    f = cl.targets.logit(model, 2)
+    return cl.trust_radius(f, smooth(model, x), x, threshold=0.8, samples=500).radius
+
+
+def explained(method, model, x):
+    parameters = {"sigma": 0.2, "samples": 512}
+    return methods.explain(method, cl.targets.logit(model, 2), x, 3, parameters).maps
 
 
 def dense(factor):

@@ -82,6 +82,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),
         "trust_images": world.trust_images(4, failed=1),
+        "explanations": world.index(4),
         "history": world.history(),
         "attacks_paired": world.attacks_paired(),
         "complexity": world.complexity(),
@@ -102,6 +103,13 @@ def test_page_needs_nothing_from_elsewhere(page: Page, source: str) -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     assert "script-src" not in policy  # so none may run
+
+
+def test_trust_and_shared_calls_are_told_in_numbers(page: Page) -> None:
+    assert "How far may you believe this saliency map?" in page.text
+    assert "Median trust radius in L2 norm" in page.text
+    assert "Trust radius of the stored maps" in page.text
+    assert "took 384 gradient calls where 768 would have been made" in page.text
 
 
 def test_every_heading_is_in_order_and_in_the_contents(page: Page) -> None:

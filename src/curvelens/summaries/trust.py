@@ -75,7 +75,10 @@ TRUST = schema(
         ),
         **RUN_COLUMNS,
         "seconds": Column(
-            float, "Wall time to make the model; SG shares that of SH+SG and its calls.", unit="s", ge=0
+            float,
+            "Wall time to make the model; SG shares that of SH+SG and its calls, and so do thresholds.",
+            unit="s",
+            ge=0,
         ),
         "calls": Column(int, "Gradient calls to make the model.", ge=0),
     },
