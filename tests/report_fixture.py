@@ -10,6 +10,7 @@ import interactions_world
 import numpy as np
 import report_world as world
 import spirometry_world
+import superpixels_world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
@@ -63,6 +64,9 @@ def contents(folder: Path) -> dict:
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n61.5\t0:01:01\t812.4\t-\n")
     inputs = {**paths, **world.explanations(folder / "maps"), "history": history}
+    regions = superpixels_world.write(folder / "superpixels", inputs["images"][0])
+    inputs |= regions
+    paths["superpixels"] = regions["superpixels"]
     models = world.write_json(folder / "models" / "relu" / "model.json", model)
     inputs["models"] = [models]
     drawn = {}
