@@ -104,7 +104,7 @@ def _panel(
     _marks(axes, found, place, row)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03, aspect=22)
     low, high = limits
-    ends = [end for end in (low, 0.0, high) if end == 0 or abs(end) > 0.12 * (high - low)]
+    ends = [end for end in (low, 0.0, high) if end == 0 or abs(end) > 0.01 * (high - low)]
     bar.set_ticks(ends, labels=[number(end) for end in ends], fontsize=7)
     bar.outline.set_visible(False)
 
@@ -240,11 +240,11 @@ def caption(tables: Tables) -> str:
         "interacts most, by the first method, with the super-pixel on which the score depends most (the "
         "largest sum of the gradient).",
         "Red: brightening both raises the score by more than each alone; blue: by less.",
-        "Colour scale: "
+        "Colour scale, in logits: "
         + (
-            "one for all maps of an image."
+            "one for all maps of an image, white at 0."
             if shared
-            else "of each map its own, from its least to its largest."
+            else "of each map its own, from its least to its largest, white at 0."
         ),
         "A dot marks an interaction beyond two standard errors of its sampling.",
         f"Correlation of all interactions between different super-pixels with those of "
