@@ -232,8 +232,8 @@ def finding(name: str, **changes) -> str:
 def test_findings_follow_the_numbers():
     assert finding("spirometry").startswith("A cough's plateau draws interactions to itself: ")
     assert "in 2 of 2 simulated efforts" in finding("spirometry")
-    assert finding("spirometry", twin_hits=2).startswith("A cough's plateau draws no interactions")
-    assert finding("spirometry", hits=0).startswith("A cough's plateau draws no interactions")
+    assert finding("spirometry", twin_hits=2).startswith("There is no sign that a cough's plateau")
+    assert finding("spirometry", hits=0).startswith("There is no sign that a cough's plateau")
     assert finding("spirometry_interactions").startswith("Narrow kernels keep interactions local: ")
     assert finding("spirometry_interactions", wide_reach=1.0).startswith("Narrow kernels do not keep")
     assert finding("spirometry_predictions").startswith("A network sees through coughs: on 5 simulated")

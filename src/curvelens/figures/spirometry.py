@@ -70,7 +70,7 @@ def _panel(axes: Axes, tables: Tables, row: Series) -> None:
         )  # fmt: skip
     bars.annotate(
         "", xy=(float(row["strongest"]) + 0.25, 1.05), xytext=(0.25, 1.05),
-        arrowprops={"arrowstyle": "->", "color": style.VERMILLION, "connectionstyle": "arc3,rad=-0.15"},
+        arrowprops={"arrowstyle": "->", "color": style.VERMILLION, "connectionstyle": "arc3,rad=-0.05"},
     )  # fmt: skip
     axes.set_zorder(bars.get_zorder() + 1)
     axes.patch.set_visible(False)
@@ -112,7 +112,7 @@ def finding(tables: Tables) -> str:
     verdict = (
         "A cough's plateau draws interactions to itself"
         if coughing.sum() > twins.sum() and coughing.mean() > chance
-        else "A cough's plateau draws no interactions to itself"
+        else "There is no sign that a cough's plateau draws interactions to itself"
     )
     return (
         f"{verdict}: the interval that interacts most with the first half second overlaps a plateau in "
