@@ -142,7 +142,7 @@ def _climb(balls: _Balls, starts: Tensor, steps: int, relative_step: float) -> N
 
     label = balls.label
 
-    class MarginAttack(L2ProjectedGradientDescentAttack):  # type: ignore[misc]
+    class MarginAttack(L2ProjectedGradientDescentAttack):
         """Foolbox's attack on another loss, from starts that do not depend on the device.
 
         Its own gradient would be left in the network's parameters too.

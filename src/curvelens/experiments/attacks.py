@@ -205,9 +205,9 @@ def _plan(
                 for epsilon in magnitudes:
                     chosen = None if kind == "plain" else _chosen(choices, method, epsilon)
                     plan.setdefault((kind, chosen), {}).setdefault(method, []).append(epsilon)
-    for kind, method in (("random", "Random"), ("pgd", "PGD")):
+    for alone, method in (("random", "Random"), ("pgd", "PGD")):
         if split == "test" and method in methods:
-            plan[kind, None] = {method: magnitudes}
+            plan[alone, None] = {method: magnitudes}
     return plan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.attacks import BOUND, TRUNCATED, points
@@ -91,14 +91,15 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     if not shown:
         style.empty(axes[0], "no pair of attacks was compared")
         return figure
-    handles = {}
+    handles: dict[str, Any] = {}
     for each, (title, rows) in zip(axes, shown.items(), strict=True):
         _panel(each, rows)
         style.title(each, title)
         each.set_xlabel("attack size ε (L2, pixels in [0, 1])")
         each.set_xlim(left=0)
         each.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}%".replace("-", "−")))
-        handles |= dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
+        drawn, labels = each.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
     axes[0].set_ylabel(LABEL)
     if layout.narrow:
         for each in axes[1:]:
