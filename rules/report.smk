@@ -12,7 +12,8 @@ rule render_report:
         datasets=reported_artifacts("datasets"),
         failures="results/tables/failures.parquet",
     output:
-        "results/report/index.html",
+        page="results/report/index.html",
+        run="results/report/run.json",
     log:
         "results/logs/render_report.log",
     benchmark:

@@ -36,10 +36,12 @@ contents = {
     "benchmarks": sorted(map(str, Path(snakemake.params.benchmarks).rglob("*.tsv"))),
     "config": config,
 }
+# What else the tables come from, for programs: docs/replication.py names data, networks and machine by it.
+store.save_json(snakemake.output.run, {"config": config, **reporting.machine(config["device"])})
 reporting.render(
     Path(snakemake.input.notebook),
     {"contents": contents},
-    Path(snakemake.output[0]),
+    Path(snakemake.output.page),
     Path(snakemake.params.workdir),
     Path(snakemake.log[0]),
 )

@@ -2,5 +2,6 @@
 
 from curvelens.reporting.document import Report
 from curvelens.reporting.execute import render
+from curvelens.reporting.run import machine
 
-__all__ = ["Report", "render"]
+__all__ = ["Report", "machine", "render"]

@@ -113,6 +113,24 @@ def hardware() -> list[tuple[str, str]]:
     ]
 
 
+def machine(device: str) -> dict[str, Any]:
+    """Return what ``run.json`` says of the machine that renders the report.
+
+    Args:
+        device: The configuration's ``device``.
+
+    Returns:
+        ``device``, the accelerator where the run may use one, else the processor; ``hardware``; ``versions``.
+    """
+    parts = dict(hardware())
+    on_processor = device == "cpu" or parts["accelerator"] == "none"
+    return {
+        "device": parts["processor" if on_processor else "accelerator"],
+        "hardware": parts,
+        "versions": dict(versions()),
+    }
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
