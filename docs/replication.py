@@ -272,7 +272,7 @@ def attacks(page: Page, run: Run) -> None:
     for cell in ordered(rows.rename(columns={"epsilon": "radius"})):
         verdict = replication.of_share(
             cell.post_hoc_accuracy, int(cell.images), cell.paper_accuracy,
-            int(cell.paper_images),
+            int(getattr(cell, "paper_images", 400)),
             0.0 if cell.method == "Random" else float(common.get(cell.radius, 0.0)),
         )  # fmt: skip
         interval = f"({100 * cell.ci_low:.1f}–{100 * cell.ci_high:.1f})"

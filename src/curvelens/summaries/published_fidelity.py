@@ -146,6 +146,14 @@ ERRATA = (
     ),
     Erratum(7, "σ², ε = 0.5", "4.6e-6", "4.6e-5", "0.75²·ε²/d is 4.6e-5 for d = 3072; Table 3 prints 4.6e-5"),
     Erratum(
+        7,
+        "β of SP H+G, SP G and Swish",
+        "41, 22.5, 27.5, 1e6",
+        "a finer grid than is stated",
+        "App. E.2 lists the values of β tried for CIFAR-10, [0.1 : 1 : 0.1] ∪ [1 : 20 : 0.5] ∪ "
+        "[20 : 95 : 5] ∪ [100 : 800 : 10]; these four are not among them",
+    ),
+    Erratum(
         1,
         "caption: σ = ε√d",
         "σ = ε√d",
