@@ -162,10 +162,10 @@ def ordered(table: pd.DataFrame) -> Iterator[Any]:
 
 def fidelity(page: Page, run: Run, table: pd.DataFrame) -> None:
     """Add three tables for each function: means, deviations, parameters."""
-    for scalar in table["scalar"].unique():
+    for scalar in [name for name in SCALARS if name in set(table["scalar"])]:
         rows = table[table["scalar"] == scalar]
         where = published_fidelity.table(run.source, run.architecture)
-        page.add(f"### {run.name}: {SCALARS.get(scalar, scalar)}", "")
+        page.add(f"### {run.name}: {SCALARS[scalar]}", "")
         page.add(f"{run.network or 'Network unknown'}; printed in {where}.")
         means = _errors(page, run, rows, scalar, "mean", PARTS[0])
         page.table(["method", "ε", "printed mean", "ours ± standard error", "ratio", "verdict"], means)
@@ -272,7 +272,7 @@ def attacks(page: Page, run: Run) -> None:
     for cell in ordered(rows.rename(columns={"epsilon": "radius"})):
         verdict = replication.of_share(
             cell.post_hoc_accuracy, int(cell.images), cell.paper_accuracy,
-            int(getattr(cell, "paper_images", 400)),
+            int(cell.paper_images),
             0.0 if cell.method == "Random" else float(common.get(cell.radius, 0.0)),
         )  # fmt: skip
         interval = f"({100 * cell.ci_low:.1f}–{100 * cell.ci_high:.1f})"
@@ -325,11 +325,11 @@ def _gradient(found: Sequence[tuple[Run, pd.DataFrame]]) -> Iterator[str]:
                 for name in ("paper_mean", "mean")
             ]
             beside = [
-                ", ".join(f"{ratio:.3g}" for ratio in rows[name].to_numpy() / smooth[name].to_numpy())
+                ", ".join(number(ratio, 3) for ratio in rows[name].to_numpy() / smooth[name].to_numpy())
                 for name in ("paper_mean", "mean")
             ]
             yield (
-                f"- **Row G**, {run.name}, {SCALARS.get(str(scalar), scalar)}: the error of the plain "
+                f"- **Row G**, {run.name}, {SCALARS[str(scalar)]}: the error of the plain "
                 f"gradient grows as ε^{powers[0]:.2f} in the paper and as ε^{powers[1]:.2f} in ours; it is "
                 f"{beside[0]} times that of SG in the paper and {beside[1]} times in ours."
             )
