@@ -145,7 +145,7 @@ def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="segments = 5 to 4 are impossible"):
         config.load(raw)
     raw["experiments"]["e"]["superpixels"] = {"interaction_calls": 99}
-    with pytest.raises(ConfigError, match="give at least 100, or null"):
+    with pytest.raises(ConfigError, match="give at least 200, or null"):
         config.load(raw)
 
 

@@ -373,10 +373,10 @@ class Superpixels(Closed):
         low, high = self.segments
         if not 2 <= low <= high:
             raise ValueError(f"segments = {low} to {high} are impossible; give 2 <= fewest <= most")
-        if self.interaction_calls is not None and self.interaction_calls < 4 * high:
+        if self.interaction_calls is not None and self.interaction_calls < 8 * high:
             raise ValueError(
                 f"interaction_calls = {self.interaction_calls} give no error bar for {high} super-pixels; "
-                f"give at least {4 * high}, or null"
+                f"give at least {8 * high}, or null"
             )
         return self
 

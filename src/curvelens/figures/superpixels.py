@@ -141,7 +141,9 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     across = 2 if layout.narrow else max(panels, 3)
     down = -(-panels // across) * max(len(shown), 1)
     size = layout.width / across
-    figure = Figure(figsize=(layout.width, down * (size * 1.12 + 0.45)), layout="constrained")
+    figure = Figure(figsize=(layout.width, down * (size * 1.12 + 0.5)), layout="constrained")
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.set(h_pad=0.12)  # for titles of two lines beside panels that have a colour bar
     grid = figure.subplots(down, across, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
