@@ -177,6 +177,27 @@ report.show("complexity", missing="This run did not measure sample complexity (n
 report.complexity()
 
 # %% [markdown]
+# ## What theory promises, measured
+#
+# For a piecewise-linear classifier with class probabilities $p$ and the gradients of the logits as columns of
+# $W$, the Hessian of the loss is $H = W\,(\mathrm{diag}\,p - pp^{\top})\,W^{\top}$ ([Singla et al.
+# 2019](https://arxiv.org/abs/1902.00407), Proposition 1). The paper proves that it has no negative
+# eigenvalue, that CASO is strongly concave for $\lambda_2 > L/2$, $L$ being the largest one, and that in the
+# limit of many classes and a certain prediction $H \approx gg^{\top}/(1 - p)$, so that CASO and CAFO agree.
+# It solves CASO by ten steps of FISTA, and chooses features by $\lambda_1\|\Delta\|_1$ instead of their
+# number. Each promise is put to problems where the truth is known.
+
+# %%
+report.theorems()
+
+# %%
+report.show(
+    "rank_one",
+    "relaxation",
+    "convergence",
+    missing="This run put no theorems to the test (no study of kind theorems).",
+)
+
 # ## Where does a network look on a curve?
 #
 # A spirometer records the volume that a patient blows out against time; FEV1, the volume of the first

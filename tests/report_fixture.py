@@ -11,6 +11,7 @@ import numpy as np
 import report_world as world
 import spirometry_world
 import superpixels_world
+import theorems_world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
@@ -39,6 +40,7 @@ def contents(folder: Path) -> dict:
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),
         **spirometry_world.tables(),
+        **theorems_world.tables(),
     }
     index = world.index(6)
     tables |= {"explanations": index, "shared_calls": share(index)}
@@ -83,6 +85,7 @@ def contents(folder: Path) -> dict:
             "calls": ("complexity", "complexity_rates"),
             "plane": (*interactions_world.tables(), "smoothed_surface"),
             "lungs": ("spirometry", *spirometry_world.tables()),
+            "proved": tuple(theorems_world.tables()),
         }.items()
     }
     shown = {"figures": drawn, "tables": {name: str(path) for name, path in paths.items()}, "films": films}
@@ -101,6 +104,7 @@ def contents(folder: Path) -> dict:
                 "calls": {"kind": "complexity"},
                 "plane": {"kind": "interactions"},
                 "lungs": {"kind": "spirometry"},
+                "proved": {"kind": "theorems"},
             },
         },
     }

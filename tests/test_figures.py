@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import report_world as world
 import spirometry_world
+import theorems_world
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
@@ -59,6 +60,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),
         **spirometry_world.tables(),
+        **theorems_world.tables(),
     }
     return {**made, **replaced}
 

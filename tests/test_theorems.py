@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
+import theorems_world
 import torch
 import yaml
 from workflow_runs import TEST_CONFIG, output, snakemake
 
-from curvelens import known, tables
+from curvelens import figures, known, tables
 from curvelens.context_aware import caso
 from curvelens.context_aware.operators import operator
 from curvelens.context_aware.solvers import Problem
@@ -19,6 +20,7 @@ from curvelens.experiments import theorems
 from curvelens.experiments.convergence import convergence, exact
 from curvelens.experiments.rank_one import probabilities, rank_one
 from curvelens.experiments.relaxation import path_supports, relaxation
+from curvelens.reporting import theorems as report_tables
 from curvelens.seeds import derive, generator
 from curvelens.studies import Theorems
 from curvelens.summaries import theorems as summaries
@@ -249,6 +251,55 @@ def test_settings_of_a_study_are_closed():
         Theorems(kind="theorems", rank_one={"classes": [10], "features": 9})
     with pytest.raises(ValueError, match="below 6 features"):
         Theorems(kind="theorems", relaxation={"features": 6, "sizes": [6]})
+
+
+def told(name: str, **replaced):
+    spec, made = figures.get(name), {**theorems_world.tables(), **replaced}
+    return spec.finding(made), spec.caption(made)
+
+
+def test_the_finding_on_rank_one_follows_the_numbers():
+    finding, caption = told("rank_one")
+    assert finding.startswith("Certainty alone does not make the Hessian one of rank one: the error")
+    assert "limit for orthogonal gradients: 0.0985" in finding
+    assert "exactly 0 for orthogonal gradients, equal others" in caption
+    table = theorems_world.tables()["rank_one"]
+    falling = table.assign(paper_error=table["doubt"])
+    assert told("rank_one", rank_one=falling)[0].startswith("Certainty alone makes")
+
+
+def test_the_finding_on_the_relaxation_follows_the_numbers():
+    table = theorems_world.tables()["relaxation"]
+    tight = table.assign(same=True)
+    assert told("relaxation", relaxation=tight)[0].endswith(f"the best support in all {len(table)} cases.")
+    loose = table.assign(same=[False] + [True] * (len(table) - 1), loss=[0.5] + [0.0] * (len(table) - 1))
+    finding = told("relaxation", relaxation=loose)[0]
+    assert f"in {100 * (1 - 1 / len(table)):.0f}% of {len(table)} cases" in finding
+    assert "50.0% of the objective is lost on average, 50% at most" in finding
+
+
+def test_the_finding_on_convergence_follows_the_numbers():
+    table = theorems_world.tables()["convergence"]
+    ten = table.query("method == 'paper' and iterations == 10 and l1 == 0 and curvature == 1000")
+    finding, caption = told("convergence")
+    assert f"{100 * ten['error'].median():.0f}% at L = 1000 (λ₁ = 0)" in finding
+    assert "stop short" in finding
+    assert "is broken in" in caption
+    assert "it holds in 100%" in caption
+    good = table.assign(error=1e-9, gap=0.0)
+    finding, caption = told("convergence", convergence=good)
+    assert "suffice" in finding
+    assert "as printed holds in every measurement" in caption
+
+
+def test_tables_of_the_report_tell_what_was_measured():
+    made = theorems_world.tables()
+    text = str(report_tables.facts(made["hessian_facts"]))
+    assert "none has a negative eigenvalue beyond rounding (Theorem 2), none has a rank above" in text
+    worse = made["hessian_facts"].assign(smallest_eigenvalue=-1.0)
+    assert "2 have a negative eigenvalue" in str(report_tables.facts(worse))
+    assert "kept growing in 2 of 2 cases" in str(report_tables.concavity(made["concavity"]))
+    assert "closed form" in str(report_tables.steps(made["convergence"]))
 
 
 SMALL = {

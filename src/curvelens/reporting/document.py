@@ -11,7 +11,7 @@ from curvelens import figures
 from curvelens.errors import DataError
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import run, studies, summaries, superpixels, trust
+from curvelens.reporting import run, studies, summaries, superpixels, theorems, trust
 from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
 from curvelens.store import load_json
 
@@ -216,6 +216,17 @@ class Report:
             measured, summary, network = (self.table(study, name) for name in names)
             if measured is not None and summary is not None and network is not None:
                 parts += self._titled(study, studies.interactions(measured, summary, network))
+        return Html(*parts)
+
+    def theorems(self) -> Html:
+        """Return what was measured of definiteness, rank, concavity, and the cost of exact solutions."""
+        parts: list[Html] = []
+        for study in self.studies:
+            facts, concavity = self.table(study, "hessian_facts"), self.table(study, "concavity")
+            steps = self.table(study, "convergence")
+            if facts is not None and concavity is not None and steps is not None:
+                blocks = [theorems.facts(facts), theorems.concavity(concavity), theorems.steps(steps)]
+                parts += self._titled(study, blocks)
         return Html(*parts)
 
     def spirometry(self) -> Html:
