@@ -134,16 +134,16 @@ def _name(tables: Tables, row: Any) -> str:
 def draw(tables: Tables, layout: style.Layout) -> Figure:
     """Draw an image a row on a page; on a telephone its panels two by two."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = _rows(tables)
+    room = ConstrainedLayoutEngine(h_pad=0.12)  # titles of two lines stand beside panels with a colour bar
     shown, names = _images(rows), methods(rows)
     panels = 1 + len(names)
     across = 2 if layout.narrow else max(panels, 3)
     down = -(-panels // across) * max(len(shown), 1)
     size = layout.width / across
-    figure = Figure(figsize=(layout.width, down * (size * 1.12 + 0.5)), layout="constrained")
-    if (engine := figure.get_layout_engine()) is not None:
-        engine.set(h_pad=0.12)  # for titles of two lines beside panels that have a colour bar
+    figure = Figure(figsize=(layout.width, down * (size * 1.12 + 0.5)), layout=room)
     grid = figure.subplots(down, across, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
