@@ -23,7 +23,8 @@ from curvelens.nystrom import Nystrom
 from curvelens.quadratic import LowRank
 
 INNER = 0.1  # of the tolerance, for the problems with the stand-in
-MAX_INNER = 2000
+MAX_INNER = 5000
+TESTED = 10  # steps between two tests, each of which takes a product of its own
 MAX_ROUNDS = 100
 
 
@@ -141,17 +142,18 @@ def _accelerated(
     bound, least = 2 * l2 - low, 2 * l2 - high
     momentum = (math.sqrt(bound) - math.sqrt(least)) / (math.sqrt(bound) + math.sqrt(least))
     old, ahead, weight, slopes = delta[:, left], delta[:, left], l1[left], g[:, left]
+
+    def slope(point: Tensor) -> Tensor:
+        return slopes + H.columns(point) - 2 * l2 * point
+
     step = 0
     for step in range(MAX_INNER):
-        slope = slopes + H.columns(ahead) - 2 * l2 * ahead
-        if step % 5 == 0:
-            done = penalty.violation(ahead, slope, weight).norm(dim=0) <= tolerance
-            if bool(done.all()):
-                old = ahead
+        if step % TESTED == 0:
+            violated = penalty.violation(old, slope(old), weight).norm(dim=0) > tolerance
+            if not bool(violated.any()):
                 break
-        new = penalty.prox(ahead + slope / bound, weight / bound)
-        # The residual is tested where nothing was extrapolated, so that zeros are exact.
-        ahead = new if step % 5 == 4 else new + momentum * (new - old)
+        new = penalty.prox(ahead + slope(ahead) / bound, weight / bound)
+        ahead = new + momentum * (new - old)
         old = new
     delta[:, left] = old
     return delta, step
