@@ -41,7 +41,7 @@ def experiment_artifacts(experiment):
         found["maps"] = expand(
             "results/explanations/{experiment}/{method}/{shard}.npz",
             experiment=experiment,
-            method=list(chosen.explanations.methods),
+            method=explained_methods(experiment),
             shard=range(chosen.explanations.shards),
         )
     return found

@@ -123,6 +123,17 @@ def images_of_split(stage):
     )
 
 
+def explained_methods(experiment):
+    """The methods of an experiment; in this order, so that jobs do not depend on that in the file."""
+    return sorted(settings.experiments[experiment].explanations.methods)
+
+
+def explanation_settings(experiment):
+    """The settings of an experiment's explanations, its methods in that order."""
+    chosen = settings.experiments[experiment].explanations.model_dump(mode="json", exclude={"shards"})
+    return chosen | {"methods": {name: chosen["methods"][name] for name in explained_methods(experiment)}}
+
+
 def shards(stage):
     """All shard numbers of a stage, as a function of wildcards."""
     return lambda wildcards: [

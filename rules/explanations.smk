@@ -6,7 +6,7 @@ for experiment in experiments_with("explanations"):
     stored = expand(
         "results/explanations/{experiment}/{method}/{{shard}}",
         experiment=experiment,
-        method=list(explanations.methods),
+        method=explained_methods(experiment),
     )
 
     rule:
@@ -31,14 +31,14 @@ for experiment in experiments_with("explanations"):
             mem_mb=4000,
             runtime=60,
         params:
-            settings=explanations.model_dump(mode="json", exclude={"shards"}),
+            settings=explanation_settings(experiment),
             shards=explanations.shards,
             seed=settings.seed,
             device=settings.device,
             code=library(
                 "experiments.explanations",
                 "models",
-                *(registered(methods.REGISTRY, method) for method in explanations.methods),
+                *(registered(methods.REGISTRY, method) for method in explained_methods(experiment)),
                 model_code(model),
             ),
         message:
@@ -52,7 +52,7 @@ rule gather_explanations:
         index=lambda wildcards: shard_files(
             "results/explanations/{experiment}/{method}/{shard}.parquet",
             "explanations",
-            method=list(settings.experiments[wildcards.experiment].explanations.methods),
+            method=explained_methods(wildcards.experiment),
         )(wildcards),
     output:
         table="results/tables/{experiment}/explanations.parquet",

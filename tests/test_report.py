@@ -152,7 +152,7 @@ def test_questions_have_their_tables(page: Page) -> None:
         "How many gradient calls does a Hessian need?",
         "What failed?",
         "Mean PMSE of the class logit".replace("PMSE", "P_MSE"),
-        "Torop et al. 2023, Table 1: another network, 200 images",
+        "Torop et al. 2023, Tables 5 and 7: another network, other images",
         "Torop et al. 2023, Table 8: another network, 400 images",
         "network hidden layers activation weights train validation test relu 500-300 relu 545,810 100.0%",
         "1 min 02 s",
@@ -175,7 +175,7 @@ def test_code_and_prompts_are_not_shown(page: Page) -> None:
 
 
 def test_page_is_small() -> None:
-    assert report_fixture.rendered().stat().st_size < 5 * 2**20
+    assert report_fixture.rendered().stat().st_size < 8 * 2**20
 
 
 def test_formulas_are_mathml(source: str) -> None:

@@ -9,6 +9,8 @@ import browser
 import pytest
 import report_fixture
 
+from curvelens import figures
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(browser.find() is None, reason="no Chromium here (Debian: apt-get install chromium)"),
@@ -35,7 +37,7 @@ def test_nothing_to_complain_of_and_nothing_loaded(report: browser.Browser) -> N
 
 def test_every_picture_is_there(report: browser.Browser) -> None:
     sizes = report.evaluate("[...document.images].map(image => [image.complete, image.naturalWidth])")
-    assert len(sizes) == 9
+    assert len(sizes) == len(figures.specs()) + 1  # the film's poster strip
     assert all(complete and width > 0 for complete, width in sizes)
 
 
@@ -54,7 +56,8 @@ def test_telephones_get_their_own_figures(report: browser.Browser) -> None:
     width = report.evaluate("innerWidth")
     pictures = "[...document.querySelectorAll('picture img')]"
     wide = report.evaluate(f"{pictures}.map(image => image.currentSrc === image.src)")
-    assert wide == [width >= 640] * 8
+    assert len(wide) > 8
+    assert set(wide) == {width >= 640}
 
 
 def test_the_page_never_scrolls_sideways(report: browser.Browser) -> None:
@@ -74,7 +77,8 @@ def test_contents_are_reachable(report: browser.Browser) -> None:
     shown = report.evaluate("[...document.querySelectorAll('nav')].filter(nav => nav.offsetParent).length")
     assert shown == 1
     anchors = report.evaluate("[...document.querySelectorAll('nav a')].map(link => link.hash)")
-    assert len(anchors) == 2 * 9
+    headings = report.evaluate("document.querySelectorAll('main h2').length")
+    assert len(anchors) == 2 * headings > 16
     missing = [anchor for anchor in anchors if not report.evaluate(f"!!document.querySelector('{anchor}')")]
     assert missing == []
 
@@ -82,7 +86,7 @@ def test_contents_are_reachable(report: browser.Browser) -> None:
 def test_formulas_are_set(report: browser.Browser) -> None:
     formulas = "[...document.querySelectorAll('math[display=block]')]"
     heights = report.evaluate(f"{formulas}.map(formula => formula.getBoundingClientRect().height)")
-    assert len(heights) == 3
+    assert len(heights) >= 3
     assert all(height > 15 for height in heights)
 
 
