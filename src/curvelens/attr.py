@@ -37,9 +37,6 @@ class CASO(Attribution):
 
     forward_func: nn.Module
 
-    def __init__(self, forward_func: nn.Module) -> None:
-        super().__init__(forward_func)
-
     def attribute(
         self,
         inputs: Tensor,
@@ -141,9 +138,6 @@ class SmoothHess(Attribution):
     """
 
     forward_func: nn.Module
-
-    def __init__(self, forward_func: nn.Module) -> None:
-        super().__init__(forward_func)
 
     def attribute(
         self,

@@ -222,10 +222,14 @@ class ImageSet:
 
 def save_image_set(path: str | Path, images: ImageSet) -> None:
     """Write an image set as npz with arrays ``images``, ``labels`` and ``ids``."""
+    save_npz(path, {"images": images.images, "labels": images.labels, "ids": _names(images.ids)})
+
+
+def _names(ids: Sequence[str]) -> np.ndarray:
+    """Return names as an array of text, which needs a length even where there is none."""
     import numpy as np
 
-    ids = np.array(images.ids, dtype=np.str_) if images.ids else np.zeros(0, dtype="<U1")
-    save_npz(path, {"images": images.images, "labels": images.labels, "ids": ids})
+    return np.array(ids, dtype=np.str_) if ids else np.zeros(0, dtype="<U1")
 
 
 def load_image_set(path: str | Path) -> ImageSet:
@@ -290,10 +294,7 @@ class RegressionSet:
 
 def save_regression_set(path: str | Path, examples: RegressionSet) -> None:
     """Write a regression set as npz with arrays ``inputs``, ``targets`` and ``ids``."""
-    import numpy as np
-
-    ids = np.array(examples.ids, dtype=np.str_) if examples.ids else np.zeros(0, dtype="<U1")
-    save_npz(path, {"inputs": examples.inputs, "targets": examples.targets, "ids": ids})
+    save_npz(path, {"inputs": examples.inputs, "targets": examples.targets, "ids": _names(examples.ids)})
 
 
 def load_regression_set(path: str | Path) -> RegressionSet:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curvelens.context_aware import learning, solvers
 from curvelens.context_aware.operators import Spectral, operator
-from curvelens.context_aware.proximal import penalty, require_weight
+from curvelens.context_aware.proximal import penalty
 from curvelens.errors import ArgumentError
 from curvelens.softmax_products import SoftmaxProducts
 
@@ -181,9 +181,8 @@ def caso_path(
         raise ArgumentError("caso_path: l1s is empty; give at least one λ₁")
     for l1 in l1s:
         _check(gradient, l1, l2, tolerance, None, "fista")
-    problems = [_problem(gradient, H, l1, l2, groups) for l1 in l1s[:1]]
-    problems += [replace(problems[0], l1=float(l1)) for l1 in l1s[1:]]
-    first = problems[0]
+    first = _problem(gradient, H, l1s[0], l2, groups)
+    problems = [replace(first, l1=float(l1)) for l1 in l1s]
     if isinstance(H, SoftmaxProducts):
         rounds = learning.MAX_ROUNDS if max_rounds is None else max_rounds
         found = learning.solve(first.g, H.known, l1s, l2, first.penalty, tolerance, rounds)
@@ -263,7 +262,8 @@ def _check(
 ) -> None:
     if not g.is_floating_point() or g.numel() == 0 or not bool(torch.isfinite(g).all()):
         raise ArgumentError("caso: g must be a non-empty array of finite real numbers; check model and input")
-    require_weight(l1)
+    if not (math.isfinite(l1) and l1 >= 0):
+        raise ArgumentError(f"caso: λ₁={l1:g} must be finite and not negative; 0 asks for no sparsity")
     if not (math.isfinite(l2) and l2 > 0):
         raise ArgumentError(f"caso: λ₂={l2:g} must be finite and positive; take choose_l2(L)")
     if not tolerance > 0:

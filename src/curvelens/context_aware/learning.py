@@ -16,11 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from curvelens.context_aware.operators import Spectral, not_concave
+from curvelens.context_aware.operators import Spectral, not_concave, spectral
 from curvelens.context_aware.proximal import Penalty
 from curvelens.context_aware.solvers import ROUNDING, Solution
 from curvelens.nystrom import Nystrom
-from curvelens.quadratic import LowRank
 
 INNER = 0.1  # of the tolerance, for the problems with the stand-in
 MAX_INNER = 5000
@@ -64,7 +63,7 @@ def solve(
     if known.rank == 0 and len(open_):
         known.apply(g[:, None])
     while len(open_):
-        stand_in = _spectral(known.low_rank())
+        stand_in = spectral(known.low_rank())
         stand_in.check(l2)
         slopes = g[:, None] + image[:, open_] - stand_in.columns(delta[:, open_])
         tried, _ = _accelerated(
@@ -110,11 +109,6 @@ def solve_known(
     delta, steps = _accelerated(H, slopes, weights, l2, penalty, torch.zeros_like(slopes), goal)
     product = 2 * l2 * delta - H.columns(delta)
     return [Solution(delta[:, i], product[:, i], steps * (l1 > 0)) for i, l1 in enumerate(l1s)]
-
-
-def _spectral(model: LowRank) -> Spectral:
-    like = torch.empty(0, dtype=torch.float64, device=model.factor.device)
-    return Spectral(*model.eigh(None, like))
 
 
 def _accelerated(

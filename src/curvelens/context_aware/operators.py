@@ -204,6 +204,17 @@ def _finite(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def spectral(H: LowRank) -> Spectral:
+    """Return the eigendecomposition of a low-rank H in double precision.
+
+    Raises:
+        ArgumentError: if H is not finite.
+    """
+    like = torch.empty(0, dtype=torch.float64, device=H.factor.device)
+    exact = LowRank(_finite(H.factor.detach().to(like)), _finite(H.weights.detach().to(like)))
+    return Spectral(*exact.eigh(None, like))
+
+
 def operator(H: Any, g: Tensor) -> Operator:
     """Put any form of the Hessian behind one interface.
 
@@ -228,8 +239,7 @@ def operator(H: Any, g: Tensor) -> Operator:
     if isinstance(H, LowRank | MatrixFree | Dense) and H.size != size:
         raise ArgumentError(f"caso: H acts on {H.size} features, g has {size}; give both of the same input")
     if isinstance(H, LowRank):
-        exact = LowRank(_finite(H.factor.detach().to(like)), _finite(H.weights.detach().to(like)))
-        return Spectral(*exact.eigh(None, like))
+        return spectral(H)
     if isinstance(H, MatrixFree):
         return Products(H.matvec, g.dtype)
     if isinstance(H, Dense):

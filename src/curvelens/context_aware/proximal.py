@@ -5,7 +5,6 @@ Values are flattened, [d] or, for several explanations at once, columns [d, m]; 
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
@@ -147,13 +146,3 @@ def penalty(groups: Tensor | None, shape: torch.Size) -> Penalty:
             "entry, or for each pixel"
         )
     return Groups(labels.expand(shape).reshape(-1))
-
-
-def require_weight(l1: float) -> None:
-    """Refuse a λ₁ that is negative or not finite.
-
-    Raises:
-        ArgumentError: for such a λ₁.
-    """
-    if not (math.isfinite(l1) and l1 >= 0):
-        raise ArgumentError(f"caso: λ₁={l1:g} must be finite and not negative; 0 asks for no sparsity")
