@@ -82,23 +82,35 @@ def loss_curvature(
     if form not in FORMS:
         raise ConfigError(f"distances.curvature: {form!r} does not exist; choose from {', '.join(FORMS)}")
     scores = targets.logits(model)
-    classes = scores(x[None]).shape[1] if form != "differentiation" else 0
     if form == "auto":
-        closed = "factor" if classes <= AFFORDABLE_CLASSES else "products"
-        form = closed if scores.piecewise_linear else "differentiation"
+        form = _cheapest(scores, x)
     if form == "factor":
         factor = softmax_hessian(model, x, label=label)
         largest = factor.largest_eigenvalue
-        return LossCurvature(factor.gradient.double(), factor, 0.0, largest, 0.0, form, classes, factor.calls)
+        return LossCurvature(
+            factor.gradient.double(), factor, 0.0, largest, 0.0, form, len(factor.probabilities), factor.calls
+        )
     if form == "products":
         products = softmax_products(model, x, label)
         found = products.largest_eigenvalue(L_ERROR * 2 * c1, seed)
+        classes = products.probabilities.shape[1]
         return LossCurvature(products.gradient, products, 0.0, found.value, found.error, form, classes, 0)
     q = build("plain", model, lambda network: targets.loss(network, label), x)["H+G"]
     smallest, largest, made = extreme_eigenvalues(q)
     gradient = q.gradient if isinstance(q.curvature, MatrixFree) else q.gradient.double()
     low, high = min(0.0, smallest), max(0.0, largest)
     return LossCurvature(gradient, q, low, high, 0.0, form, x.numel(), q.calls + made)
+
+
+def _cheapest(scores: targets.Logits, x: torch.Tensor) -> str:
+    """Return the form that takes fewest passes for a network."""
+    if not scores.piecewise_linear:
+        return "differentiation"
+    import torch
+
+    with torch.no_grad():
+        classes = scores(x[None]).shape[1]
+    return "factor" if classes <= AFFORDABLE_CLASSES else "products"
 
 
 def extreme_eigenvalues(q: LocalQuadratic) -> tuple[float, float, int]:
