@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvelens import jobs, models, store, tables
-from curvelens.config import Superpixels
 from curvelens.experiments import selection, superpixels
+from curvelens.sections.superpixels import Superpixels
 from curvelens.summaries.superpixels import SUPERPIXELS
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import config, jobs, models, store, tables, training
+from curvelens import jobs, models, store, tables, training
+from curvelens.schedules import Training
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -18,7 +19,7 @@ history = training.train(
     model,
     store.load_image_set(snakemake.input.train),
     store.load_image_set(snakemake.input.validation),
-    config.Training.model_validate(settings["training"]),
+    Training.model_validate(settings["training"]),
     seed=seed,
     name=name,
     checkpoint=snakemake.params.checkpoint,

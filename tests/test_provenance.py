@@ -27,6 +27,7 @@ LAYERS = [
         "training",
         "spirometry",
         "config",
+        "sections",
         "schedules",
         "synthetic",
         "studies",

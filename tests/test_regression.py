@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from curvelens import models, store, tables, training
-from curvelens.config import Training
 from curvelens.errors import ArgumentError, DataError, ModelError
+from curvelens.schedules import Training
 from curvelens.store import RegressionSet
 
 

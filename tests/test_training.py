@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from curvelens import datasets, models, tables, training
-from curvelens.config import Training
 from curvelens.errors import DataError, ModelError
+from curvelens.schedules import Training
 from curvelens.store import ImageSet
 
 
@@ -236,7 +236,7 @@ def test_a_process_killed_by_the_system_is_resumed(tmp_path):
             import os, signal, sys
             import numpy as np, torch
             from curvelens import models, training
-            from curvelens.config import Training
+            from curvelens.schedules import Training
             from curvelens.store import ImageSet
             checkpoint, result, deadly = sys.argv[1], sys.argv[2], sys.argv[3] == "kill"
             rng = np.random.default_rng(0)

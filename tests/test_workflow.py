@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import yaml
-from workflow_runs import ROOT, TEST_CONFIG, output, scheduled, snakemake
+from workflow_runs import ROOT, TEST_CONFIG, import_all_schemas, output, scheduled, snakemake
 
 from curvelens import store, tables
 
@@ -58,16 +58,6 @@ def test_every_stage_leaves_a_valid_table(finished):
         assert (folder / f"{name}.csv").is_file()
         if name in PER_IMAGE:
             assert (table["status"] == "ok").all(), table["error"].tolist()
-
-
-def import_all_schemas():
-    from importlib import import_module
-    from pkgutil import iter_modules
-
-    from curvelens import summaries
-
-    for module in iter_modules(summaries.__path__):
-        import_module(f"curvelens.summaries.{module.name}")
 
 
 def test_explanations_are_stored_per_image_with_their_index(finished):

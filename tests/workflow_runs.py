@@ -6,7 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+
+from curvelens import summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_CONFIG = ROOT / "config/test.yaml"
@@ -45,3 +49,9 @@ def scheduled(folder: Path, *arguments: str, config: Path | None = TEST_CONFIG) 
     jobs = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", output(done), re.DOTALL)
     assert jobs, output(done)
     return {line.split()[0] for line in jobs[1].splitlines()}
+
+
+def import_all_schemas() -> None:
+    """Import every module of summaries: the schema of a table is known once its module is."""
+    for module in iter_modules(summaries.__path__):
+        import_module(f"curvelens.summaries.{module.name}")

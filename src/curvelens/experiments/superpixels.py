@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from curvelens.config import Superpixels
     from curvelens.quadratic import LocalQuadratic
+    from curvelens.sections.superpixels import Superpixels
     from curvelens.store import ImageSet
 
 
