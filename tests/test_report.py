@@ -215,7 +215,29 @@ def test_several_experiments_are_named(tmp_path: Path) -> None:
     shown = str(report.show("spectra", missing=""))
     assert re.findall("<h3>(.*?)</h3>", shown) == ["one", "two"]
     assert re.findall(r"Figure (\d)", shown) == ["1", "2"]
-    assert str(report.front()).count("<b>Claim: </b>evidence.") == 2
+
+
+def test_front_page_tells_of_the_first_experiment_and_names_the_claims_of_the_others(tmp_path: Path) -> None:
+    def finding(name: str, text: str) -> str:
+        texts = {
+            "name": name,
+            "caption": "c",
+            "alt": "a",
+            "finding": text,
+            "wide": "x.svg",
+            "narrow": "x.svg",
+        }
+        return str(world.write_json(tmp_path / f"{name}.json", texts))
+
+    figures = {
+        "distances": finding("distances", "Claim: evidence."),
+        "fidelity_ratios": finding("fidelity_ratios", "Detail: more <b>."),
+    }
+    contents = {"title": "t", "experiments": {name: {"figures": figures} for name in ("one", "two")}}
+    front = str(reporting.Report(contents).front())
+    assert front.count("evidence.") == 1
+    assert "<b>Claim: </b>evidence." in front
+    assert "<li><b>two: </b>Claim; Detail.</li>" in front
 
 
 NOTEBOOK = '# %% tags=["parameters"]\ncontents = {{}}\n\n# %%\n{code}\n'

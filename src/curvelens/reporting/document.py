@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,16 @@ from curvelens.store import load_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+# The front page tells in full what these figures found of the first experiment, and the claims of all others.
+_LEADING = frozenset({"trust", "regions", "distances", "fidelity", "attacks"})
+_CLAIMS = 3
+
+
+def _claim(finding: str) -> str:
+    """Return a finding's claim, the words before its first colon, without a full stop."""
+    return finding.partition(": ")[0].rstrip(".")
 
 
 def _claim_first(finding: str) -> Html:
@@ -82,26 +92,36 @@ class Report:
         kind: str | None = self.config.get("studies", {}).get(study, {}).get("kind")
         return kind
 
-    def findings(self, subject: str) -> list[str]:
-        """Return what each figure of an experiment or a study found, in the order of the questions."""
-        paths = (self._texts(subject, spec.name) for spec in figures.specs())
+    def findings(self, subject: str, only: Container[str] | None = None) -> list[str]:
+        """Return what each figure of an experiment or a study found, in the order of the questions.
+
+        Args:
+            subject: Name of the experiment or study.
+            only: Names of the figures that are asked; None asks all.
+        """
+        names = [spec.name for spec in figures.specs() if only is None or spec.name in only]
+        paths = (self._texts(subject, name) for name in names)
         told = (str(load_json(path)["finding"]) for path in paths if path is not None)
         return [finding for finding in told if finding]
 
     def front(self) -> Html:
-        """Return the first page: the title, and what was found in one paragraph and one figure."""
+        """Return the first page: the title, one paragraph and one figure, then a line for everything else."""
         parts: list[Html] = [element("h1", self.title)]
-        for name in self.experiments:
-            told = [
-                element("p", *self._setting(name), *map(_claim_first, self.findings(name)), class_="lead")
-            ]
-            overview = self._texts(name, "overview")
+        lead, *others = self.experiments or [None]
+        if lead is not None:
+            found = map(_claim_first, self.findings(lead, only=_LEADING))
+            parts.append(element("p", *self._setting(lead), *found, class_="lead"))
+            overview = self._texts(lead, "overview")
             if overview is not None:
-                told.append(figure(overview, next(self._numbers), lead=True))
-            parts += self._titled(name, told)
-        for name in self.studies:
-            if findings := self.findings(name):
-                parts += self._titled(name, [element("p", *map(_claim_first, findings), class_="lead")])
+                parts.append(figure(overview, next(self._numbers), lead=True))
+        found_elsewhere = [(name, self.findings(name)) for name in (*others, *self.studies)]
+        lines = [
+            element("li", element("b", f"{name}: "), "; ".join(_claim(one) for one in told[:_CLAIMS]), ".")
+            for name, told in found_elsewhere
+            if told
+        ]
+        if lines:
+            parts += [element("p", "Also found in this run:"), element("ul", *lines)]
         return Html(*parts)
 
     def _setting(self, experiment: str) -> list[str]:
