@@ -1,8 +1,8 @@
 """The configuration: every key with its type, bounds, default and meaning, in one closed model.
 
 Each stage has its keys in a module of :mod:`curvelens.sections`. The JSON schema is generated from here, so
-that editors complete and check the same keys. Nothing in this module imports torch or pandas: a wrong key must
-stop the workflow at once.
+that editors complete and check the same keys. Nothing in this module imports torch or pandas: a wrong key
+must stop the workflow at once.
 """
 
 from __future__ import annotations
