@@ -30,7 +30,10 @@ def changed(raw, path, value):
     return raw
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml", "cifar10_small.yaml"])
+@pytest.mark.parametrize("name", [
+    *("config.yaml", "test.yaml", "test_photographs.yaml", "paper.yaml"),
+    *("cifar10_small.yaml", "imagenet_sample.yaml"),
+])  # fmt: skip
 def test_shipped_configurations_are_valid(name):
     settings = load(yaml.safe_load((ROOT / "config" / name).read_text()))
     assert settings.experiments

@@ -60,6 +60,18 @@ def imagenet_classes() -> list[str]:
     return list(ResNet50_Weights.DEFAULT.meta["categories"])
 
 
+def imagenet_synsets() -> list[str]:
+    """Return the WordNet ids of ImageNet's 1,000 classes, such as ``n01440764``, in their usual order."""
+    from curvelens.store import packaged
+
+    path = packaged("timm", "data/_info/imagenet_synsets.txt")
+    if path is None:
+        raise DataError(
+            "package timm does not hold ImageNet's ids; install the pinned version: pip install timm"
+        )
+    return path.read_text(encoding="ascii").split()
+
+
 def suffixes() -> set[str]:
     """Return the lower-case file name endings that Pillow can read."""
     from PIL import Image

@@ -24,8 +24,9 @@ class ImageFolderParameters(Parameters):
     size: int = Field(224, ge=8, le=4096, description="Height and width to which pictures are scaled.")
     classes: Literal["folders", "imagenet"] = Field(
         "imagenet",
-        description="`imagenet`: the 1,000 classes of ImageNet, folders called by name or index, pictures "
-        "outside folders unlabelled; `folders`: one class a folder.",
+        description="`imagenet`: the 1,000 classes of ImageNet, folders called by name, index or WordNet id; "
+        "pictures outside folders are unlabelled unless their names begin with a WordNet id; `folders`: one "
+        "class a folder.",
     )
     trainable: bool = Field(
         False, description="Whether part of the pictures may be trained on; else all are for explaining."
@@ -53,7 +54,7 @@ def load(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir: Pa
     import numpy as np
 
     from curvelens.datasets import RawDataset
-    from curvelens.datasets._photographs import read_picture
+    from curvelens.datasets._photographs import UNLABELLED, read_picture
     from curvelens.errors import DataError
 
     files = _files(data_dir)
@@ -68,7 +69,8 @@ def load(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir: Pa
             failed[name] = str(error)
             logger.warning("%s: %s; it is left out", file, error)
             continue
-        labels.append(label_of[file.parent.name if file.parent != folder else ""])
+        inside = file.parent != folder
+        labels.append(label_of[file.parent.name] if inside else label_of.get(_synset(file), UNLABELLED))
         ids.append(f"image_folder/{name}")
         digest.update(images[-1].tobytes())
     if not images:
@@ -110,8 +112,8 @@ def _files(data_dir: Path | None) -> list[Path]:
 def _classes(
     parameters: ImageFolderParameters, folder: Path, files: list[Path]
 ) -> tuple[list[str], dict[str, int]]:
-    """Return the names of all classes, and the label that goes with each folder name ("" for no folder)."""
-    from curvelens.datasets._photographs import UNLABELLED, imagenet_classes
+    """Return the names of all classes, and the label that goes with each name of a folder or WordNet id."""
+    from curvelens.datasets._photographs import imagenet_classes, imagenet_synsets
     from curvelens.errors import DataError
 
     present = sorted({file.parent.name for file in files if file.parent != folder})
@@ -125,7 +127,8 @@ def _classes(
         return present, {name: index for index, name in enumerate(present)}
     names = imagenet_classes()
     by_name = {_plain(name): index for index, name in enumerate(names)}
-    by_name |= {str(index): index for index in range(len(names))}
+    by_synset = {synset: index for index, synset in enumerate(imagenet_synsets())}
+    by_name |= {str(index): index for index in range(len(names))} | by_synset
     labels = {name: by_name.get(_plain(name)) for name in present}
     unknown = [name for name, label in labels.items() if label is None]
     if unknown:
@@ -134,7 +137,12 @@ def _classes(
             "index, move the pictures out of them (they are then unlabelled), or set parameters.classes to "
             "folders"
         )
-    return names, {"": UNLABELLED, **{name: label for name, label in labels.items() if label is not None}}
+    return names, {**by_synset, **{name: label for name, label in labels.items() if label is not None}}
+
+
+def _synset(file: Path) -> str:
+    """Return what may be the WordNet id in a name such as ``n01440764_10026.JPEG``."""
+    return file.name.partition("_")[0]
 
 
 def _plain(name: str) -> str:

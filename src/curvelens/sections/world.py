@@ -8,13 +8,17 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, model_validator
 
 from curvelens.schedules import Training
-from curvelens.sections.common import Closed, Part
+from curvelens.sections.common import Closed, Part, Share
 
 
 class Split(Closed):
     """How a data set without an official test split is divided, class by class."""
 
-    validation: Part = Field(0.15, description="Share or number of the images that parameters are chosen on.")
+    validation: Annotated[int, Field(ge=0)] | Share = Field(
+        0.15,
+        description="Share or number of the images that parameters are chosen on; 0 where none are "
+        "needed, by data that are only explained.",
+    )
     test: Part = Field(
         0.15, description="The same for images that results are reported on; an official test split is kept."
     )
