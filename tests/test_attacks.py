@@ -243,7 +243,7 @@ class TestLocalModels:
             return targets.probability(m, 0)
 
         dense = local_models.build("softplus", model, factory, x, 5.0)["H+G"]
-        monkeypatch.setattr(local_models, "DENSE_FEATURES", 4)
+        monkeypatch.setattr("curvelens.taylor.DENSE_FEATURES", 4)
         free = local_models.build("softplus", model, factory, x, 5.0)["H+G"]
         v = point(3, 1, 3, 3, seed=4)
         torch.testing.assert_close(free.hvp(v), dense.hvp(v), rtol=1e-12, atol=1e-14)

@@ -94,7 +94,7 @@ class Smooth(nn.Module):
 @pytest.mark.parametrize("dense", [True, False])
 def test_networks_that_are_not_piecewise_linear(dense, monkeypatch):
     if not dense:
-        monkeypatch.setattr("curvelens.experiments.local_models.DENSE_FEATURES", 1)
+        monkeypatch.setattr("curvelens.taylor.DENSE_FEATURES", 1)
     model, images = Smooth(), image_set(4)
     table = distances.distances(model, images, c1=2.0, dtype=torch.float64)
     assert table["error"].tolist() == [""] * 4

@@ -16,7 +16,7 @@ LAYERS = [
     {"linearity", "targets", "forward"},
     {"chain", "stages", "products", "derivatives", "surrogates", "tracing", "rays"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
-    | {"nystrom", "softmax_products", "superpixels"},
+    | {"nystrom", "softmax_products", "superpixels", "taylor", "loss_curvature"},
     {"context_aware", "methods"},
     {"fidelity", "control_variate", "trust", "attacks", "pgd"},
     {

@@ -8,16 +8,16 @@ takes what Captum's ``Saliency(model).attribute(x, target=3)`` takes, and gives 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
 from curvelens import targets
-from curvelens.context_aware import ContextAware, cafo, caso, choose_l1, choose_l2
+from curvelens.context_aware import ContextAware
+from curvelens.context_aware.network import explain_loss
 from curvelens.errors import ArgumentError
-from curvelens.experiments.loss_curvature import LossCurvature, loss_curvature
+from curvelens.loss_curvature import loss_curvature
 from curvelens.quadratic import LocalQuadratic
 from curvelens.seeds import derive
 from curvelens.smoothing import smooth_quadratic
@@ -36,6 +36,7 @@ class CASO(Attribution):
     """
 
     forward_func: nn.Module
+    _second_order = True
 
     def attribute(
         self,
@@ -86,8 +87,6 @@ class CASO(Attribution):
         seed: int = 0,
     ) -> list[ContextAware]:
         """Return what :meth:`attribute` does with objective and KKT residual, one explanation an input."""
-        if l1 is None and groups is not None:
-            raise ArgumentError("attribute: l1=None chooses λ₁ for single features; give l1 with groups")
         made = []
         for index, (x, label) in enumerate(
             zip(inputs, _labels(self.forward_func, inputs, target), strict=True)
@@ -95,38 +94,24 @@ class CASO(Attribution):
             curvature = loss_curvature(
                 self.forward_func, x, label, c1=c1, seed=derive(seed, "largest eigenvalue", index)
             )
-            made.append(
-                self._solve(x, label, curvature, l1, choose_l2(curvature.largest, c1), tolerance, groups)
+            found = explain_loss(
+                curvature,
+                targets.loss(self.forward_func, label),
+                x,
+                second_order=self._second_order,
+                l1=l1,
+                c1=c1,
+                tolerance=tolerance,
+                groups=groups,
             )
+            made.append(found.explanation)
         return made
-
-    def _hessian(self, curvature: LossCurvature) -> Any:
-        return curvature.hessian
-
-    def _solve(
-        self,
-        x: Tensor,
-        label: int,
-        curvature: LossCurvature,
-        l1: float | None,
-        l2: float,
-        tolerance: float,
-        groups: Tensor | None,
-    ) -> ContextAware:
-        g, H = curvature.gradient, self._hessian(curvature)
-        if l1 is None:
-            loss = targets.loss(self.forward_func, label)
-            return choose_l1(g, H, l2, loss, x, tolerance=tolerance).explanation
-        if H is None:
-            return cafo(g, l1, l2, groups=groups)
-        return caso(g, H, l1, l2, tolerance=tolerance, groups=groups)
 
 
 class CAFO(CASO):
     """Context-aware first-order explanation (Singla et al. 2019, eq. 3) at the same λ₂ as :class:`CASO`."""
 
-    def _hessian(self, curvature: LossCurvature) -> None:
-        return None
+    _second_order = False
 
 
 class SmoothHess(Attribution):

@@ -9,6 +9,8 @@ SmoothCASO asks for.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +70,12 @@ class SoftmaxProducts:
     def matvec(self, columns: Tensor) -> Tensor:
         """Return H times columns ``[d, m]``, in their dtype, and learn from it."""
         return self.known.apply(columns).to(columns.dtype)
+
+    def fork(self) -> SoftmaxProducts:
+        """Return products of the same H that know what is known now; either learns by itself from here on."""
+        twin = copy.copy(self)
+        twin.known = copy.copy(self.known)
+        return twin
 
     def _mean_gradient(self) -> Tensor:
         slope = self.probabilities.clone()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
 from curvelens.errors import ConfigError
-from curvelens.experiments.loss_curvature import loss_curvature
 from curvelens.experiments.rows import Item, per_image
+from curvelens.loss_curvature import loss_curvature
 from curvelens.seeds import derive
 from curvelens.summaries.distances import DISTANCES, FORM_COMPARISON, FORMS
 from curvelens.tables import frame
@@ -38,7 +38,7 @@ def distances(
         model: Classifier on ``device`` and in ``dtype``; L is exact for a piecewise-linear network.
         images: The images.
         c1: λ₂ = L/2 + c₁, > 0.
-        form: How the Hessian is held, see :func:`~curvelens.experiments.loss_curvature.loss_curvature`.
+        form: How the Hessian is held, see :func:`~curvelens.loss_curvature.loss_curvature`.
         seed: Seed of the run.
         device: Device of the model.
         dtype: Precision of the model; None means float32.

@@ -19,7 +19,7 @@ from curvelens import targets
 from curvelens.control_variate import ControlVariate
 from curvelens.errors import ConfigError
 from curvelens.experiments.fidelity_trials import Trial, cases, chosen, grid, possible
-from curvelens.experiments.local_models import Kind, build, is_dense
+from curvelens.experiments.local_models import Kind, build
 from curvelens.experiments.rows import Item, per_image
 from curvelens.seeds import derive
 from curvelens.summaries.fidelity import (
@@ -31,6 +31,7 @@ from curvelens.summaries.fidelity import (
     SPLITS,
 )
 from curvelens.tables import frame
+from curvelens.taylor import is_dense
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from curvelens import derivatives, targets
 from curvelens.errors import ArgumentError
-from curvelens.quadratic import LocalQuadratic, LowRank, MatrixFree
+from curvelens.quadratic import LocalQuadratic, LowRank
 from curvelens.smoothing import smooth_quadratic
 from curvelens.surrogates import set_sharpness, softplus_surrogate, swish_surrogate
+from curvelens.targets import Function
+from curvelens.taylor import is_dense, taylor
 
 Kind = Literal["smooth", "softplus", "swish", "plain"]
 _SURROGATES = {"softplus": softplus_surrogate, "swish": swish_surrogate}
-Function = Callable[[Tensor], Tensor]
 ScalarFactory = Callable[[nn.Module], Function]
-
-DENSE_FEATURES = 4096  # above, a Hessian is held as products (float32: 64 MiB and d products below)
 
 
 def build(
@@ -68,7 +67,7 @@ def build(
     """
     f = scalar_factory(model)
     if kind == "plain":
-        return _from_derivatives(f, f, x, second_order, is_dense(x.numel()))
+        return taylor(f, x, second_order=second_order)
     if kind not in ("smooth", *_SURROGATES):
         raise ArgumentError(f"local model {kind!r} is unknown; choose smooth, softplus, swish or plain")
     if value is None:
@@ -77,20 +76,11 @@ def build(
     if kind != "smooth":
         dense = is_dense(x.numel(), products)
         surrogate = _surrogate(kind, model, float(value), surrogates if dense else None)
-        return _from_derivatives(f, scalar_factory(surrogate), x, second_order, dense)
+        differentiated = scalar_factory(surrogate)
+        return taylor(f, x, differentiated=differentiated, second_order=second_order, dense=dense)
     options: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
     second = smooth_quadratic(f, x, sigma=value, calls=calls, seed=seed, **options)
     return {"H+G": second, "G": second.first_order()} if second_order else {"G": second.first_order()}
-
-
-def is_dense(features: int, products: int | None = None) -> bool:
-    """Say whether a Hessian is held as a matrix: where that fits in memory and costs no more than products.
-
-    Args:
-        features: d.
-        products: Products with the Hessian that will be asked for; None: many.
-    """
-    return features <= (DENSE_FEATURES if products is None else min(DENSE_FEATURES, products))
 
 
 def _surrogate(kind: Kind, model: nn.Module, beta: float, known: dict[Kind, nn.Module] | None) -> nn.Module:
@@ -136,24 +126,3 @@ def probability_models(model: nn.Module, x: Tensor, k: int) -> dict[str, LocalQu
     curvature = LowRank(W @ U.to(x.dtype), weights.to(x.dtype))
     second = LocalQuadratic(p[k].to(x.dtype), gradient, curvature, calls=len(z))
     return {"H+G": second, "G": second.first_order()}
-
-
-def _from_derivatives(
-    f: Function, differentiated: Function, x: Tensor, second_order: bool, dense: bool
-) -> dict[str, LocalQuadratic]:
-    """Value of ``f``, gradient and Hessian of ``differentiated`` at ``x [*shape]``."""
-    value = derivatives.value(f, x[None])[0]
-    gradient = derivatives.gradient(differentiated, x[None])[0]
-    first = LocalQuadratic(value, gradient, None, calls=1)
-    d = x.numel()
-    if not second_order:
-        return {"G": first}
-    if getattr(differentiated, "piecewise_linear", False):
-        return {"H+G": first, "G": first}
-    if not dense:
-        products = MatrixFree(
-            lambda v: derivatives.hvp(differentiated, x, v.T.reshape(-1, *x.shape)).flatten(1).T, d
-        )
-        return {"H+G": LocalQuadratic(value, gradient, products, calls=1), "G": first}
-    H = derivatives.hessian(differentiated, x)
-    return {"H+G": LocalQuadratic(value, gradient, H, calls=d + 1), "G": first}

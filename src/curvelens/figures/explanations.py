@@ -24,7 +24,13 @@ NAMES = {
     "smoothgrad": "SmoothGrad",
     "vargrad": "VarGrad",
     "smoothhess": "SmoothHess",
+    "integrated_gradients": "Integrated Gradients",
+    "cafo": "CAFO",
+    "caso": "CASO",
+    "smoothcafo": "SmoothCAFO",
+    "smoothcaso": "SmoothCASO",
 }
+_LOSS = ("cafo", "caso", "smoothcafo", "smoothcaso")
 _SIGNED, _MAGNITUDE = "RdBu_r", "Purples"
 
 
@@ -149,17 +155,20 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
 def caption(tables: Tables) -> str:
     """Return what is drawn, how maps were processed, and the n."""
     rows = succeeded(tables["explanations"])
-    images = chosen(tables)
+    images, methods = chosen(tables), _methods(rows)
     wrong = int(misclassified(images).sum())
     scalars = listing(name.replace("_", " ") for name in rows["scalar"].unique())
     return sentences(
         f"Explanations of the {scalars} for {count(len(images), 'image')} from the surest to the least sure"
         + (f", {wrong} of them misclassified (red)." if wrong else "."),
-        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it, "
-        "VarGrad, which has no "
-        "sign, from white to purple.",
+        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it"
+        + (", VarGrad, which has no sign, from white to purple." if "vargrad" in methods else "."),
         "SmoothHess is the direction in which the slope changes most: pixels that act together."
-        if "smoothhess" in _methods(rows)
+        if "smoothhess" in methods
+        else "",
+        f"{listing(NAMES[name] for name in methods if name in _LOSS)} explain the loss of the class "
+        "predicted: the change that raises it most, with its sign turned."
+        if set(methods) & set(_LOSS)
         else "",
         f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} "
         "quantile of its magnitudes "

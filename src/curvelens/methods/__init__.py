@@ -8,17 +8,21 @@ A method registered with ``copies=True`` looks at the gradient at noisy copies o
 extend :class:`NoisyCopies`, and it is given the copies' gradients as a fifth argument: methods whose copies
 are the same share the gradient calls, see :class:`SharedWork`. With ``curvature=True`` they come with
 SmoothHess.
+
+Methods that share other work are registered with ``shares=make``, a function ``(f, x, seed, parameters) ->
+Work``, and are given a fork of the work as a fifth argument; it is made once for all whose parameters agree
+in ``shared``, a property of theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, Field
 
-from curvelens.registry import Parameters, Registry
+from curvelens.registry import Entry, Parameters, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +55,17 @@ class Copies:
     model: LocalQuadratic | None = None
 
 
+class Work(Protocol):
+    """Work on an image that several methods start from."""
+
+    @property
+    def calls(self) -> int:
+        """Gradient calls made so far."""
+
+    def fork(self) -> Work:
+        """Return the work as it stands: what one method adds to a fork changes no other."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What a method says of one image.
@@ -74,7 +89,8 @@ class SharedWork:
     """Explanations of one image by several methods, in which each gradient call is made once.
 
     Methods that look at noisy copies with the same σ and number share the copies, because they depend on the
-    image's seed alone. What a method yields does not depend on which others there are.
+    image's seed alone; so do methods registered with the same ``shares``. What a method yields does not
+    depend on which others there are.
 
     Args:
         f: Scalar function of a batch, ``[B, *shape] -> [B]``.
@@ -91,6 +107,7 @@ class SharedWork:
         entries = [REGISTRY.get(name) for name in methods]
         self._curved = {_copies(methods[entry.name]) for entry in entries if entry.traits.get("curvature")}
         self._known: dict[tuple[float, int], Copies] = {}
+        self._works: dict[Any, Work] = {}
 
     def explain(self, name: str) -> Explanation:
         """Explain the image by one of the methods; the first to need them makes the copies' gradients.
@@ -99,6 +116,8 @@ class SharedWork:
             name: A key of ``methods``.
         """
         entry, parameters = REGISTRY.get(name), self.methods[name]
+        if entry.traits.get("shares"):
+            return self._from_work(entry, parameters)
         if not entry.traits.get("copies"):
             found: Explanation = entry.function(self.f, self.x, self.seed, parameters)
             return found if found.made is not None else replace(found, made=found.calls)
@@ -109,6 +128,17 @@ class SharedWork:
         copies = self._known[key]
         explained: Explanation = entry.function(self.f, self.x, self.seed, parameters, copies)
         return replace(explained, made=explained.calls if new else explained.calls - copies.moments.calls)
+
+    def _from_work(self, entry: Entry, parameters: Any) -> Explanation:
+        make = entry.traits["shares"]
+        key = make, parameters.shared
+        new = key not in self._works
+        if new:
+            self._works[key] = make(self.f, self.x, self.seed, parameters)
+        work = self._works[key].fork()
+        before = work.calls
+        found: Explanation = entry.function(self.f, self.x, self.seed, parameters, work)
+        return replace(found, made=found.calls if new else found.calls - before)
 
     def _look(self, sigma: float, samples: int) -> Copies:
         from curvelens.methods._noise import noisy_copies

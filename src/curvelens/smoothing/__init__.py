@@ -3,6 +3,7 @@
 ``h(x) = E f(x + δ)`` with ``δ ~ N(0, Σ)``; SmoothGrad is ∇h, SmoothHess is ∇²h.
 """
 
+from curvelens.smoothing.copies import gaussian_copies
 from curvelens.smoothing.directions import LENGTHS
 from curvelens.smoothing.eigenpairs import Eigenpairs, leading_eigenpairs
 from curvelens.smoothing.products import SmoothProducts, smooth_products
@@ -21,6 +22,7 @@ __all__ = [
     "Eigenpairs",
     "GradientMoments",
     "SmoothProducts",
+    "gaussian_copies",
     "leading_eigenpairs",
     "smooth_gradient",
     "smooth_products",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMS = ("auto", "factor", "products", "differentiation")
-"""How the Hessian of the loss may be held: see curvelens.experiments.loss_curvature."""
+"""How the Hessian of the loss may be held: see curvelens.loss_curvature."""
 
 _FORM = Column(
     str,
