@@ -72,21 +72,28 @@ def recorded_curves(wildcards):
     return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else str(path)
 
 
-def downloads(source):
-    """The files that a registered data set downloads, by name."""
-    return {file.name: file for file in datasets.REGISTRY.get(source).traits.get("downloads", ())}
+def downloads(dataset):
+    """The files that a data set of the config downloads, by name; some depend on its parameters."""
+    chosen = settings.datasets[dataset]
+    entry = datasets.REGISTRY.get(chosen.source)
+    files = entry.traits.get("downloads", ())
+    files = files(entry.parse(chosen.parameters)) if callable(files) else files
+    return {} if chosen.data_dir else {file.name: file for file in files}
 
 
 def published(wildcards):
     """Where a raw file can be had, and its checksum."""
-    return downloads(wildcards.source)[wildcards.file]
+    return next(
+        found[wildcards.file]
+        for name, chosen in settings.datasets.items()
+        if chosen.source == wildcards.source and wildcards.file in (found := downloads(name))
+    )
 
 
 def raw_files(wildcards):
     """The raw files of a data set that have to be downloaded."""
-    chosen = settings.datasets[wildcards.dataset]
-    names = [] if chosen.data_dir else downloads(chosen.source)
-    return expand("results/data/raw/{source}/{file}", source=chosen.source, file=names)
+    source = settings.datasets[wildcards.dataset].source
+    return expand("results/data/raw/{source}/{file}", source=source, file=downloads(wildcards.dataset))
 
 
 def experiments_with(stage):

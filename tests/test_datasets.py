@@ -1,13 +1,11 @@
 import gzip
 import hashlib
-import http.server
 import json
 import os
 import pickle
 import socket
 import struct
 import tarfile
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -368,53 +366,6 @@ def test_bytes_that_are_no_cifar_batch_are_refused(content):
 
 
 # ---------------------------------------------------------------- downloads
-
-
-class Server:
-    """A local web server whose answers are given one by one: bytes, a status code, or ("cut", bytes)."""
-
-    def __init__(self):
-        self.answers, self.asked = {}, []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.asked.append(self.path)
-                queue = outer.answers.get(self.path, [404])
-                answer = queue.pop(0) if len(queue) > 1 else queue[0]
-                if isinstance(answer, int):
-                    self.send_error(answer)
-                    return
-                cut = isinstance(answer, tuple)
-                content = answer[1] if cut else answer
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content[: len(content) // 2] if cut else content)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def url(self, path):
-        return f"http://127.0.0.1:{self.server.server_port}{path}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    running = Server()
-    yield running
-    running.close()
 
 
 CONTENT = b"0123456789" * 100_000

@@ -156,11 +156,15 @@ class ImageSet:
         images: uint8 ``[N, C, H, W]``, 0 is black.
         labels: int64 ``[N]``, class indices; -1 where the class is not known.
         ids: N unique names such as ``"mnist/00017"``.
+        masks: uint8 ``[N, H, W]``: 0 where a pixel shows no object, 255 where that is not known (the
+            border of an object, or an image without a mask), other values as ``mask_values`` in
+            ``dataset.json`` says. None where the data set has no masks.
     """
 
     images: np.ndarray
     labels: np.ndarray
     ids: list[str]
+    masks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or str(self.images.dtype) != "uint8":
@@ -176,6 +180,12 @@ class ImageSet:
             )
         if len(self.ids) != count or len(set(self.ids)) != count:
             raise DataError(f"ids must be {count} different names, one an image; number the images")
+        wanted = (count, *self.images.shape[2:])
+        if self.masks is not None and (self.masks.shape != wanted or str(self.masks.dtype) != "uint8"):
+            raise DataError(
+                f"masks must be uint8 {list(wanted)}, not {self.masks.dtype} {list(self.masks.shape)}; "
+                "give one an image, of its size"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -205,7 +215,10 @@ class ImageSet:
         import numpy as np
 
         positions = np.arange(len(self))[index]
-        return ImageSet(self.images[positions], self.labels[positions], [self.ids[i] for i in positions])
+        masks = None if self.masks is None else self.masks[positions]
+        return ImageSet(
+            self.images[positions], self.labels[positions], [self.ids[i] for i in positions], masks
+        )
 
     def shard(self, index: int, count: int) -> ImageSet:
         """Return part ``index`` of ``count`` nearly equal consecutive parts.
@@ -221,8 +234,9 @@ class ImageSet:
 
 
 def save_image_set(path: str | Path, images: ImageSet) -> None:
-    """Write an image set as npz with arrays ``images``, ``labels`` and ``ids``."""
-    save_npz(path, {"images": images.images, "labels": images.labels, "ids": _names(images.ids)})
+    """Write an image set as npz: ``images``, ``labels``, ``ids`` and, where there are any, ``masks``."""
+    arrays = {"images": images.images, "labels": images.labels, "ids": _names(images.ids)}
+    save_npz(path, arrays if images.masks is None else {**arrays, "masks": images.masks})
 
 
 def _names(ids: Sequence[str]) -> np.ndarray:
@@ -240,7 +254,7 @@ def load_image_set(path: str | Path) -> ImageSet:
     """
     arrays = load_npz(path, ("images", "labels", "ids"))
     try:
-        return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist())
+        return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist(), arrays.get("masks"))
     except DataError as error:
         raise DataError(f"{path}: no image set ({error}); {REMEDY}") from error
 

@@ -57,6 +57,9 @@ class RawDataset:
         trainable: Whether images may be trained on; if not, all of them are validation and test images.
         origins: Source and terms of single images, by id, where they differ.
         failed: Why files of the source could not be read and are left out, by name.
+        masks: uint8 ``[N, H, W]``, as in :class:`~curvelens.store.ImageSet`; None where there are none.
+        mask_values: Class that each value of the masks stands for.
+        facts: What the source says of single images beyond that, by id: a mapping of texts.
     """
 
     images: np.ndarray
@@ -70,10 +73,13 @@ class RawDataset:
     trainable: bool = True
     origins: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    masks: np.ndarray | None = None
+    mask_values: dict[int, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def image_set(self) -> ImageSet:
         """Return all images, in the order of the source."""
-        return ImageSet(self.images, self.labels, self.ids)
+        return ImageSet(self.images, self.labels, self.ids, self.masks)
 
 
 def load(
@@ -216,6 +222,8 @@ def describe(name: str, raw: RawDataset, splits: Mapping[str, ImageSet], seed: i
         "unlabelled": sum(int((images.labels < 0).sum()) for images in splits.values()),
         "origins": raw.origins,
         "failed": raw.failed,
+        "mask_values": {str(value): name for value, name in raw.mask_values.items()},
+        "facts": raw.facts,
     }
 
 

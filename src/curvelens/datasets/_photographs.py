@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from curvelens.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
 
 UNLABELLED = -1  # label of a picture whose class is not known
 _WIDE = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey values of more than 8 bits
@@ -36,21 +37,36 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
+    picture = opened(path, lambda one: _rgb(ImageOps.exif_transpose(one)))
+    scaled = middle_square(picture, size, Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def opened(path: Path, use: Callable[[Image], Image]) -> Image:
+    """Open a picture file, however large, and return what ``use`` makes of it.
+
+    Raises:
+        DataError: The file is no picture, or is damaged; the message leaves out the path.
+    """
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.load()
-                picture = _rgb(ImageOps.exif_transpose(opened))
+            with Image.open(path) as picture:
+                picture.load()
+                return use(picture)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever damage leads them to
         raise DataError(_reason(error)) from error
+
+
+def middle_square(picture: Image, size: int, resampling: Resampling) -> Image:
+    """Return the middle square of a picture, scaled to ``size`` x ``size``."""
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    scaled = square.resize((size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
+    return picture.crop((left, top, left + side, top + side)).resize((size, size), resampling)
 
 
 def imagenet_classes() -> list[str]:
