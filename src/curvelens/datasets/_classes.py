@@ -54,8 +54,8 @@ def classes_of_imagenet(
 
     Args:
         folder: Where the pictures are, for messages.
-        readable: Name, index or WordNet id of each picture's class, None where it has none, and the name of its
-            file, which may then begin with such an id: ``n01440764_10026.JPEG``.
+        readable: Name, index or WordNet id of each picture's class, None where it has none, and the name of
+            its file, which may then begin with such an id: ``n01440764_10026.JPEG``.
 
     Raises:
         DataError: A name is no class of ImageNet.
