@@ -20,7 +20,7 @@ rule train_interactions:
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
-        checkpoint="results/checkpoints/{study}.interactions.pt",
+        checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
         code=library("synthetic", "training", "models", "models.regression_mlp"),
     message:
         "Train the network of {wildcards.study} on a target whose interactions are known"

@@ -28,7 +28,7 @@ rule train_model:
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
-        checkpoint="results/checkpoints/{model}.pt",
+        checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
         code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
         data_code=lambda wildcards: dataset_code(settings.models[wildcards.model].dataset),
     message:

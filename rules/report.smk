@@ -26,8 +26,9 @@ rule render_report:
         runtime=20,
     params:
         config=settings.model_dump(mode="json"),
-        benchmarks="results/benchmarks",
-        workdir="results/report/notebook",
+        # Not written out: a workflow that imports this one as a module may put a folder before them.
+        benchmarks=subpath(output.page, strip_suffix="report/index.html", with_suffix="benchmarks"),
+        workdir=subpath(output.page, strip_suffix="index.html", with_suffix="notebook"),
         code=library("reporting"),
     message:
         "Render the report"

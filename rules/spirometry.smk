@@ -49,7 +49,7 @@ rule train_on_curves:
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
-        checkpoint="results/checkpoints/{study}-{kernels}.pt",
+        checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
         code=library("experiments.exhalations", "models.residual_cnn_1d"),
     message:
         "Train the network with {wildcards.kernels} kernels, {wildcards.study}"

@@ -16,24 +16,21 @@ ROOT = Path(__file__).resolve().parents[1]
 TEST_CONFIG = ROOT / "config/test.yaml"
 
 
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake with ``folder`` as its working directory."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+
+
 def snakemake(
     folder: Path, *arguments: str, config: Path | None = TEST_CONFIG
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake on this project's Snakefile with ``folder`` as its working directory."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--directory",
-        str(folder),
-    ]
-    command += ["--cores", "2", *arguments]
-    if config is not None:
-        command += ["--configfile", str(config)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    chosen = [] if config is None else ["--configfile", str(config)]
+    return run(
+        folder, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), *arguments, *chosen
+    )
 
 
 def output(done: subprocess.CompletedProcess[str]) -> str:
