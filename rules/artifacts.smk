@@ -37,6 +37,12 @@ def experiment_artifacts(experiment):
             experiment=experiment,
             shard=range(chosen.superpixels.shards),
         )
+    if chosen.sparsity is not None:
+        found["sparsity_maps"] = expand(
+            "results/sparsity/{experiment}/{shard}.npz",
+            experiment=experiment,
+            shard=range(chosen.sparsity.shards),
+        )
     if chosen.explanations is not None:
         found["maps"] = expand(
             "results/explanations/{experiment}/{method}/{shard}.npz",

@@ -32,6 +32,7 @@ STAGES = {
     "attacks": ["attacks_images", "attacks", "attacks_paired"],
     "trust": ["trust_images", "trust"],
     "superpixels": ["superpixels"],
+    "sparsity": ["sparsity", "sparsity_summary"],
 }
 
 

@@ -12,6 +12,7 @@ localrules:
     trust,
     path,
     superpixels,
+    sparsity,
     studies,
     figures,
     report,
@@ -65,6 +66,11 @@ rule path:
 rule superpixels:
     input:
         tables("superpixels"),
+
+
+rule sparsity:
+    input:
+        tables("sparsity"),
 
 
 rule studies:

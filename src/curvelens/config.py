@@ -19,6 +19,7 @@ from curvelens.sections.explanations import Explanations
 from curvelens.sections.fidelity import Fidelity
 from curvelens.sections.messages import one_line
 from curvelens.sections.path import Path
+from curvelens.sections.sparsity import Sparsity
 from curvelens.sections.spectra import Spectra
 from curvelens.sections.superpixels import Superpixels
 from curvelens.sections.trust import Trust
@@ -41,6 +42,7 @@ class Experiment(Closed):
     trust: Trust | None = None
     path: Path | None = Field(default_factory=lambda: Path())
     superpixels: Superpixels | None = None
+    sparsity: Sparsity | None = None
 
     @model_validator(mode="after")
     def _shards_fit(self) -> Experiment:

@@ -12,15 +12,20 @@ half of the one in the authors' code: their λ₂ = L + 20 is λ₂ = L/2 + 10 h
 
 from __future__ import annotations
 
+from curvelens.context_aware.blocks import BLOCKS, block_labels
+from curvelens.context_aware.choice import PathPoint, SparsityChoice, choose_l1, l1_grid
 from curvelens.context_aware.comparison import angle, distance, kantorovich_distance, normalise, sparsity
 from curvelens.context_aware.explanation import ContextAware, ConvergenceWarning, cafo, caso, caso_path
-from curvelens.context_aware.penalties import SparsityChoice, choose_l1, choose_l2
+from curvelens.context_aware.penalties import choose_l2
 
 __all__ = [
+    "BLOCKS",
     "ContextAware",
     "ConvergenceWarning",
+    "PathPoint",
     "SparsityChoice",
     "angle",
+    "block_labels",
     "cafo",
     "caso",
     "caso_path",
@@ -28,6 +33,7 @@ __all__ = [
     "choose_l2",
     "distance",
     "kantorovich_distance",
+    "l1_grid",
     "normalise",
     "sparsity",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from curvelens.context_aware.proximal import penalty
 from curvelens.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -93,16 +94,24 @@ def kantorovich_distance(largest: float, l2: float, smallest: float = 0.0) -> fl
     return (root - 1) * math.sqrt(2 / (1 + root * root))
 
 
-def sparsity(delta: Array) -> float:
+def sparsity(delta: Array, groups: Array | None = None) -> float:
     """Return η, the share of pixels that are zero in every channel (Singla et al. 2019, sec. 4.1).
 
     Args:
         delta: [C, H, W], or any other shape, of which every entry is then a pixel.
+        groups: As for :func:`~curvelens.context_aware.caso`; η is then the share of zero groups.
 
     Returns:
         η in [0, 1].
+
+    Raises:
+        ArgumentError: if the groups do not fit.
     """
-    return float((_pixels(torch.as_tensor(delta)) == 0).double().mean())
+    values = torch.as_tensor(delta).detach()
+    if groups is None:
+        return float((_pixels(values) == 0).double().mean())
+    made = penalty(torch.as_tensor(groups).to(values.device), values.shape)
+    return float((made.lengths(values.reshape(-1)) == 0).double().mean())
 
 
 def _pixels(attribution: Tensor) -> Tensor:

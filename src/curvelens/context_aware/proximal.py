@@ -30,6 +30,9 @@ class Penalty(Protocol):
     def dual_norm(self, g: Tensor) -> Tensor:
         """Return the λ₁ from which on Δ = 0 is optimal for gradient g, [] or [m]."""
 
+    def lengths(self, values: Tensor) -> Tensor:
+        """Return the Euclidean length of each group, [groups] or [groups, m]."""
+
 
 def soft_threshold(values: Tensor, threshold: Weight) -> Tensor:
     """Move every entry towards zero by ``threshold``, to exactly zero where it is smaller.
@@ -65,6 +68,10 @@ class Entries:
         """See :class:`Penalty`."""
         return g.abs().amax(0)
 
+    def lengths(self, values: Tensor) -> Tensor:
+        """See :class:`Penalty`."""
+        return values.abs()
+
 
 class Groups:
     """λ₁ Σ √n_G ‖Δ_G‖₂ over groups G of n_G entries: a group is zero as a whole or not at all.
@@ -87,17 +94,17 @@ class Groups:
 
     def prox(self, values: Tensor, threshold: Weight) -> Tensor:
         """See :class:`Penalty`."""
-        lengths = self._lengths(values)
+        lengths = self.lengths(values)
         return values * self._shrink(lengths, threshold)[self._group]
 
     def norm(self, values: Tensor) -> Tensor:
         """See :class:`Penalty`."""
-        lengths = self._lengths(values)
+        lengths = self.lengths(values)
         return (self._weights(lengths) * lengths).sum(0)
 
     def violation(self, delta: Tensor, slope: Tensor, l1: Weight) -> Tensor:
         """See :class:`Penalty`."""
-        lengths, slopes = self._lengths(delta), self._lengths(slope)
+        lengths, slopes = self.lengths(delta), self.lengths(slope)
         weights = self._weights(lengths) * l1
         pull = torch.where(lengths > 0, weights / lengths.clamp_min(torch.finfo(lengths.dtype).tiny), 0.0)
         inside = slope * self._shrink(slopes, l1)[self._group]
@@ -105,14 +112,14 @@ class Groups:
 
     def dual_norm(self, g: Tensor) -> Tensor:
         """See :class:`Penalty`."""
-        lengths = self._lengths(g)
+        lengths = self.lengths(g)
         return (lengths / self._weights(lengths)).amax(0)
 
     def _weights(self, like: Tensor) -> Tensor:
         return self._root.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
-    def _lengths(self, values: Tensor) -> Tensor:
-        """Return ‖v_G‖₂ of each group, [groups] or [groups, m]."""
+    def lengths(self, values: Tensor) -> Tensor:
+        """See :class:`Penalty`."""
         squares = values.new_zeros(len(self._root), *values.shape[1:])
         return squares.index_add_(0, self._group, values.square()).sqrt()
 

@@ -1,0 +1,50 @@
+rule compute_sparsity:
+    input:
+        network=network,
+        images=images("test"),
+    output:
+        table="results/sparsity/{experiment}/{shard}.parquet",
+        arrays="results/sparsity/{experiment}/{shard}.npz",
+    log:
+        "results/logs/compute_sparsity/{experiment}/{shard}.log",
+    benchmark:
+        "results/benchmarks/compute_sparsity/{experiment}/{shard}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        settings=section("sparsity"),
+        shards=shard_count("sparsity"),
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.sparsity", "models", model_code(model_of(wildcards))),
+    message:
+        "Follow CAFO and CASO along lambda_1 on {wildcards.experiment}, shard {wildcards.shard}"
+    script:
+        "../scripts/compute_sparsity.py"
+
+
+rule gather_sparsity:
+    input:
+        shards=shard_files("results/sparsity/{experiment}/{shard}.parquet", "sparsity"),
+    output:
+        table="results/tables/{experiment}/sparsity.parquet",
+        csv="results/tables/{experiment}/sparsity.csv",
+        summary="results/tables/{experiment}/sparsity_summary.parquet",
+        summary_csv="results/tables/{experiment}/sparsity_summary.csv",
+    log:
+        "results/logs/gather_sparsity/{experiment}.log",
+    benchmark:
+        "results/benchmarks/gather_sparsity/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        code=library("summaries.sparsity"),
+    message:
+        "Gather sparsity along lambda_1 of {wildcards.experiment}"
+    script:
+        "../scripts/gather_sparsity.py"

@@ -1,0 +1,24 @@
+"""Follow CAFO and CASO along λ₁ on the images of one shard, and choose λ₁ by sparsity."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvelens import jobs, models, store, tables
+from curvelens.experiments import selection, sparsity
+from curvelens.sections.sparsity import Sparsity
+from curvelens.summaries.sparsity import SPARSITY
+
+if TYPE_CHECKING:
+    from snakemake.script import Snakemake
+
+    snakemake: Snakemake
+
+jobs.start(snakemake.log[0], snakemake.threads)
+settings = Sparsity.model_validate(snakemake.params.settings)
+device = jobs.device(snakemake.params.device)
+model = models.load(Path(snakemake.input.network[0]).parent, device)
+images = selection.take(store.load_image_set(snakemake.input.images), settings.images)
+shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+table, arrays = sparsity.sparsity_paths(model, shard, settings, seed=snakemake.params.seed, device=device)
+tables.write(table, SPARSITY, snakemake.output.table)
+store.save_explanations(snakemake.output.arrays, arrays, shard.ids)
