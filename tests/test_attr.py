@@ -61,6 +61,13 @@ def test_sparse_choice_and_groups(model, images):
     ).tolist()
 
 
+def test_l1_may_be_chosen_for_groups(model, images):
+    columns = torch.arange(4).expand(4, 4)
+    found = attr.CASO(model).attribute(images, l1=None, groups=columns)
+    # Four groups: η in [0.75, 1) leaves one of them, whole.
+    assert (found != 0).any(1).any(1).sum(1).tolist() == [1, 1, 1]
+
+
 def test_interactions_with_a_source(model, images):
     def square(x):
         return torch.stack([x.flatten(1).sum(1) ** 2, -(x[:, 0, 0, 0] * x[:, 0, 0, 1])], 1)
@@ -85,6 +92,6 @@ def test_wrong_arguments_are_named(model, images):
     with pytest.raises(ArgumentError, match="2 targets for 3"):
         attr.CASO(model).attribute(images, target=[0, 1])
     with pytest.raises(ArgumentError, match="groups"):
-        attr.CASO(model).attribute(images, l1=None, groups=torch.zeros(4, 4, dtype=torch.long))
+        attr.CASO(model).attribute(images, l1=None, groups=torch.zeros(3, 3, dtype=torch.long))
     with pytest.raises(ArgumentError, match="source"):
         attr.SmoothHess(model).attribute(images, source=torch.ones(3, 3, dtype=torch.bool))

@@ -54,7 +54,7 @@ class CASO(Attribution):
         Args:
             inputs: ``[B, *shape]``.
             target: Class of each input, or of all; None means the predicted ones.
-            l1: λ₁ ≥ 0; None chooses it by sparsity (sec. 4.1), without ``groups``.
+            l1: λ₁ ≥ 0; None chooses it by sparsity (sec. 4.1), of pixels or of ``groups``.
             c1: λ₂ = L/2 + c₁, > 0.
             tolerance: Largest relative KKT residual, where rounding allows it.
             groups: Integers ``[*shape]``, or of its last dimensions, that put features together.

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from curvelens.context_aware.choice import choose_l1
 from curvelens.context_aware.comparison import sparsity
 from curvelens.context_aware.explanation import ContextAware, cafo, caso
-from curvelens.context_aware.penalties import choose_l1, choose_l2
+from curvelens.context_aware.penalties import choose_l2
 from curvelens.derivatives import value
 from curvelens.errors import ArgumentError
 
@@ -27,7 +28,7 @@ class LossExplanation:
         l1: λ₁.
         l1_share: λ₁/max|g|, from 1 on Δ is zero.
         l2: λ₂.
-        sparsity: η, share of zero pixels.
+        sparsity: η, share of zero pixels, or of zero groups.
         loss: Loss at the perturbed input x + Δ.
         satisfied: Whether η lies in the range that λ₁ was chosen for; None where λ₁ was given.
     """
@@ -67,11 +68,11 @@ def explain_loss(
         c1: Distance of λ₂ from the border of concavity, > 0.
         least: Smallest η of a λ₁ that is chosen, in [0, 1).
         tolerance: Largest relative KKT residual, where rounding allows it.
-        groups: As for :func:`~curvelens.context_aware.caso`; λ₁ has to be given with them.
+        groups: As for :func:`~curvelens.context_aware.caso`.
 
     Raises:
-        ArgumentError: An argument is out of range, λ₁ is given twice, or is to be chosen for groups or for a
-            gradient that is zero.
+        ArgumentError: An argument is out of range, λ₁ is given twice, or is to be chosen for a gradient
+            that is zero.
     """
     g = curvature.gradient
     H = curvature.hessian if second_order else None
@@ -89,10 +90,8 @@ def explain_loss(
         )
         height = float(value(loss, (x + made.delta.to(x))[None]))
         share = l1 / top if top > 0 else 0.0
-        return LossExplanation(made, l1, share, l2, sparsity(made.delta), height, None)
-    if groups is not None:
-        raise ArgumentError("explain_loss: λ₁ is chosen for single features; give l1 with groups")
-    chosen = choose_l1(g, H, l2, loss, x, least=least, tolerance=tolerance)
+        return LossExplanation(made, l1, share, l2, sparsity(made.delta, groups), height, None)
+    chosen = choose_l1(g, H, l2, loss, x, least=least, tolerance=tolerance, groups=groups)
     return LossExplanation(
         chosen.explanation, chosen.l1, chosen.l1 / top, l2, chosen.sparsity, chosen.loss, chosen.satisfied
     )

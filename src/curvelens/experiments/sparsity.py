@@ -15,8 +15,8 @@ from torch import Tensor
 from curvelens import targets
 from curvelens.context_aware import SparsityChoice, block_labels, choose_l1, choose_l2, l1_grid, sparsity
 from curvelens.derivatives import value
-from curvelens.experiments.loss_curvature import LossCurvature, loss_curvature
 from curvelens.experiments.rows import Item, per_image
+from curvelens.loss_curvature import LossCurvature, loss_curvature
 from curvelens.seeds import derive
 from curvelens.summaries.sparsity import CAFO, CASO, CLIPPED, METHODS, SPARSITY
 from curvelens.tables import frame
