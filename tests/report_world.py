@@ -356,6 +356,7 @@ def index(n: int = 6) -> pd.DataFrame:
                 trust_censored=None if method == "vargrad" else "",
                 seed=1,
                 calls_alone=64,
+                forward_calls=0,
             )
         ).assign(calls=0 if method == "vargrad" else 64)
         for method in ("smoothgrad", "vargrad")

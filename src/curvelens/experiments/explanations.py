@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from curvelens import methods, seeds
+from curvelens.errors import ConfigError
 from curvelens.experiments.rows import Item, one_line, per_image
 from curvelens.experiments.scalars import PREDICTED
 from curvelens.experiments.trust import columns
@@ -61,7 +62,7 @@ def explain_images(
         :data:`EXPLANATIONS`.
 
     Raises:
-        ConfigError: If a method or one of its parameters does not exist.
+        ConfigError: If a method or one of its parameters does not exist, or cannot explain such a network.
     """
     parsed = {name: methods.REGISTRY.get(name).parse(values) for name, values in requests.items()}
     maps: dict[str, dict[str, Arrays]] = {name: {} for name in parsed}
@@ -104,14 +105,26 @@ def _explain(
         try:
             explanation = work.explain(name)
             row: dict[str, Any] = head | {"calls": explanation.made, "calls_alone": explanation.calls}
+            row |= {"forward_calls": explanation.forward_calls} | _completeness(explanation)
             if judge is not None and trust is not None and explanation.model is not None:
                 row |= _trust(judge, explanation, trust)
             maps[name][item.image_id] = {key: found.cpu().numpy() for key, found in explanation.maps.items()}
             row |= {"status": OK, "error": ""}
+        except ConfigError:  # a method that cannot explain this network is no image's fault
+            raise
         except Exception as error:
             logger.exception("%s: image %s failed", name, item.image_id)
             row = {"calls": 0, "status": FAILED, "error": one_line(error)}
         yield row | {"method": name, "seconds": time.perf_counter() - start}
+
+
+def _completeness(explanation: methods.Explanation) -> dict[str, float]:
+    """Return what a method that promises it says of its sum: the error, and what the sum should be."""
+    error = explanation.maps.get("completeness_error")
+    if error is None:
+        return {}
+    total = float(explanation.maps["attribution"].double().sum())
+    return {"completeness_error": float(error), "attributed_change": total - float(error)}
 
 
 def _trust(rays: Rays, explanation: methods.Explanation, trust: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ NAMES = {
     "caso": "CASO",
     "smoothcafo": "SmoothCAFO",
     "smoothcaso": "SmoothCASO",
+    "cam": "CAM",
+    "gradcam": "Grad-CAM",
+    "gradcam_plus_plus": "Grad-CAM++",
+    "lime": "LIME",
+    "occlusion": "occlusion",
 }
 _LOSS = ("cafo", "caso", "smoothcafo", "smoothcaso")
 _SIGNED, _MAGNITUDE = "RdBu_r", "Purples"

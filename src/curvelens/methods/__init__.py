@@ -77,12 +77,14 @@ class Explanation:
             ``f``.
         made: Gradient calls made for it; fewer than ``calls`` where other explanations of the image use them
             too, None where it shares none.
+        forward_calls: Evaluations of ``f`` without a gradient that it rests on.
     """
 
     maps: dict[str, Tensor]
     calls: int
     model: LocalQuadratic | None = None
     made: int | None = None
+    forward_calls: int = 0
 
 
 class SharedWork:

@@ -39,7 +39,7 @@ def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> E
 
     Returns:
         ``attribution`` ``[*shape]``, which sums to ``f(x) - f(baseline)`` up to the scalar
-        ``completeness_error``.
+        ``completeness_error``, which the index of explanations records for each image.
     """
     from captum.attr import IntegratedGradients
 
@@ -49,4 +49,5 @@ def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> E
     return Explanation(
         {"attribution": attribution[0].detach(), "completeness_error": error[0].detach()},
         calls=parameters.steps,
+        forward_calls=2,  # at both ends, for the error
     )

@@ -165,12 +165,13 @@ class Report:
         return Html(*parts)
 
     def shared_calls(self) -> Html:
-        """Return how many gradient calls the explanations share."""
+        """Return how many gradient calls the explanations share, and how complete attributions are."""
         parts: list[Html] = []
         for experiment in self.experiments:
-            shared = self.table(experiment, "shared_calls")
-            if shared is not None and len(shared):
-                parts += self._titled(experiment, trust.shared_calls(shared))
+            shared, index = self.table(experiment, "shared_calls"), self.table(experiment, "explanations")
+            if shared is not None and index is not None and len(shared):
+                blocks = [*trust.completeness(index), *trust.shared_calls(shared)]
+                parts += self._titled(experiment, blocks)
         return Html(*parts)
 
     def fidelity(self) -> Html:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import style
 from curvelens.figures import trust as trust_figure
-from curvelens.figures.wording import MISSING, number, percent, plain
+from curvelens.figures.explanations import NAMES
+from curvelens.figures.wording import MISSING, count, number, percent, plain
 from curvelens.reporting.html import Html, best, details, element, paragraph, table
 from curvelens.reporting.summaries import symbol
 from curvelens.summaries.explanations import ALL
@@ -105,13 +106,37 @@ def shared_calls(shared: DataFrame) -> list[Html]:
         if made < alone
         else "; no two methods look at the same noisy copies, so none is shared."
     )
+    columns = ("images", "calls", "calls_alone", "forward_calls")
     body = [
-        [element("b", method), f"{row['images']:,}", f"{row['calls']:,}", f"{row['calls_alone']:,}"]
-        for method, row in rows.iterrows()
+        [element("b", method), *(f"{row[name]:,}" for name in columns)] for method, row in rows.iterrows()
     ]
-    text = "Gradient calls; shared ones count for the first method that needs them."
-    shown = table([["method", "images", "made", "alone"]], body, text)
+    text = (
+        "Gradient calls, of which shared ones count for the first method that needs them, and evaluations "
+        "without a gradient."
+    )
+    shown = table([["method", "images", "made", "alone", "evaluations"]], body, text)
     return [paragraph(said), details("Calls of each method", shown)]
+
+
+def completeness(index: DataFrame) -> list[Html]:
+    """Return how nearly attributions sum to what they promise, a sentence for each method that promises it.
+
+    Args:
+        index: The table ``explanations``.
+    """
+    told = []
+    for method, rows in index[index["completeness_error"].notna()].groupby("method"):
+        error = rows["completeness_error"].astype(float).abs()
+        change = rows["attributed_change"].astype(float).abs()
+        told.append(
+            paragraph(
+                f"The attributions of {NAMES.get(str(method), str(method))} should sum to the change of the "
+                f"score from the baseline. They miss it by {number(error.median())} in the median, "
+                f"{percent(error.sum() / change.sum(), 1)} of the mean change, and by "
+                f"{number(error.max())} at most ({count(len(rows), 'image')})."
+            )
+        )
+    return told
 
 
 def _range(low: float, high: float) -> str:

@@ -40,6 +40,19 @@ EXPLANATIONS = schema(
             nullable=True,
             isin=("", "below", "above"),
         ),
+        "completeness_error": Column(
+            float,
+            "Sum of the attributions less the change of the scalar that they should sum to; missing for "
+            "methods that promise no such thing.",
+            unit="scalar",
+            nullable=True,
+        ),
+        "attributed_change": Column(
+            float,
+            "The change of the scalar that they should sum to, f(x) - f(baseline); missing likewise.",
+            unit="scalar",
+            nullable=True,
+        ),
         "seed": Column(
             int, "Seed of the method for this image, derived from (seed, image id, purpose).", ge=0
         ),
@@ -48,6 +61,7 @@ EXPLANATIONS = schema(
             int, "Gradient calls made; those shared count for the first method that needs them.", ge=0
         ),
         "calls_alone": Column(int, "Gradient calls that the explanation rests on, shared or not.", ge=0),
+        "forward_calls": Column(int, "Evaluations of the scalar without a gradient, beside them.", ge=0),
     },
     keys=("method", "image_id"),
 )
@@ -62,6 +76,7 @@ SHARED_CALLS = schema(
         "calls": Column(int, "Gradient calls made.", ge=0),
         "calls_alone": Column(int, "Gradient calls if no method shared any.", ge=0),
         "saved": Column(float, "Share of the latter that was not made.", ge=0, le=1),
+        "forward_calls": Column(int, "Evaluations of the scalar without a gradient.", ge=0),
     },
     keys=("method",),
 )
@@ -88,6 +103,7 @@ def share(index: pd.DataFrame) -> pd.DataFrame:
                 "calls": made,
                 "calls_alone": alone,
                 "saved": 1 - made / alone if alone else 0.0,
+                "forward_calls": int(group["forward_calls"].sum()),
             }
         )
     return frame(rows, SHARED_CALLS)
