@@ -357,6 +357,8 @@ def index(n: int = 6) -> pd.DataFrame:
                 seed=1,
                 calls_alone=64,
                 forward_calls=0,
+                completeness_error=np.nan,
+                attributed_change=np.nan,
             )
         ).assign(calls=0 if method == "vargrad" else 64)
         for method in ("smoothgrad", "vargrad")

@@ -15,6 +15,7 @@ from curvelens import methods, models, targets
 from curvelens.errors import ArgumentError, ConfigError
 from curvelens.experiments import explanations
 from curvelens.methods import _layers
+from curvelens.reporting import trust as reported
 from curvelens.store import ImageSet
 from curvelens.superpixels import slic_segments
 
@@ -199,6 +200,9 @@ def test_completeness_error_of_a_known_function_is_recorded():
     np.testing.assert_allclose(index["completeness_error"].astype(float), -total / 4, rtol=1e-5)
     np.testing.assert_allclose(index["attributed_change"].astype(float), total, rtol=1e-5)
     assert found["gradient"][1]["completeness_error"].isna().all()
+    told = str(reported.completeness(index)[0])
+    assert "The attributions of Integrated Gradients" in told
+    assert "25.0% of the mean change" in told
 
 
 @pytest.mark.parametrize(("architecture", "parameters", "shape", "layer"), [

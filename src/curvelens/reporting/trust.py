@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from curvelens.figures import style
@@ -124,6 +125,8 @@ def completeness(index: DataFrame) -> list[Html]:
     Args:
         index: The table ``explanations``.
     """
+    if "completeness_error" not in index:
+        return []
     told = []
     for method, rows in index[index["completeness_error"].notna()].groupby("method"):
         error = rows["completeness_error"].astype(float).abs()
@@ -132,7 +135,7 @@ def completeness(index: DataFrame) -> list[Html]:
             paragraph(
                 f"The attributions of {NAMES.get(str(method), str(method))} should sum to the change of the "
                 f"score from the baseline. They miss it by {number(error.median())} in the median, "
-                f"{percent(error.sum() / change.sum(), 1)} of the mean change, and by "
+                f"{percent(error.sum() / (change.sum() or math.nan), 1)} of the mean change, and by "
                 f"{number(error.max())} at most ({count(len(rows), 'image')})."
             )
         )
