@@ -44,12 +44,7 @@ def experiment_artifacts(experiment):
             shard=range(chosen.sparsity.shards),
         )
     if chosen.explanations is not None:
-        found["maps"] = expand(
-            "results/explanations/{experiment}/{method}/{shard}.npz",
-            experiment=experiment,
-            method=explained_methods(experiment),
-            shard=range(chosen.explanations.shards),
-        )
+        found["maps"] = explanation_files(experiment, "npz")
     return found
 
 

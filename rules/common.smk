@@ -33,6 +33,7 @@ STAGES = {
     "trust": ["trust_images", "trust"],
     "superpixels": ["superpixels"],
     "sparsity": ["sparsity", "sparsity_summary"],
+    "judging": ["judgement_images", "judgement", "judgement_curves"],
 }
 
 
@@ -140,6 +141,17 @@ def explanation_settings(experiment):
     """The settings of an experiment's explanations, its methods in that order."""
     chosen = settings.experiments[experiment].explanations.model_dump(mode="json", exclude={"shards"})
     return chosen | {"methods": {name: chosen["methods"][name] for name in explained_methods(experiment)}}
+
+
+def explanation_files(experiment, suffix):
+    """The stored explanations of an experiment, or their index: every shard of every method."""
+    return expand(
+        "results/explanations/{experiment}/{method}/{shard}.{suffix}",
+        experiment=experiment,
+        method=explained_methods(experiment),
+        shard=range(settings.experiments[experiment].explanations.shards),
+        suffix=suffix,
+    )
 
 
 def shards(stage):

@@ -13,6 +13,7 @@ localrules:
     path,
     superpixels,
     sparsity,
+    judging,
     studies,
     figures,
     report,
@@ -71,6 +72,14 @@ rule superpixels:
 rule sparsity:
     input:
         tables("sparsity"),
+
+
+rule judging:
+    input:
+        expand(
+            "results/tables/{experiment}/judgement.parquet",
+            experiment=experiments_with("judging"),
+        ),
 
 
 rule studies:

@@ -17,6 +17,7 @@ from curvelens.sections.common import Closed, Name
 from curvelens.sections.distances import Distances
 from curvelens.sections.explanations import Explanations
 from curvelens.sections.fidelity import Fidelity
+from curvelens.sections.judging import Judging
 from curvelens.sections.messages import one_line
 from curvelens.sections.path import Path
 from curvelens.sections.sparsity import Sparsity
@@ -43,6 +44,7 @@ class Experiment(Closed):
     path: Path | None = Field(default_factory=lambda: Path())
     superpixels: Superpixels | None = None
     sparsity: Sparsity | None = None
+    judging: Judging | None = None
 
     @model_validator(mode="after")
     def _shards_fit(self) -> Experiment:
@@ -54,6 +56,26 @@ class Experiment(Closed):
                         f"{stage}.shards = {shards} is more than {stage}.{images} = {count}; "
                         "use at most one shard per image"
                     )
+        return self
+
+
+    @model_validator(mode="after")
+    def _maps_are_there_to_judge(self) -> Experiment:
+        if self.judging is None:
+            return self
+        if self.explanations is None:
+            raise ValueError("judging needs explanations to judge; add `explanations`, or leave it out")
+        if self.judging.images > self.explanations.images:
+            raise ValueError(
+                f"judging.images = {self.judging.images} is more than explanations.images = "
+                f"{self.explanations.images}; judge fewer or explain more"
+            )
+        unknown = [name for name in self.judging.again or [] if name not in self.explanations.methods]
+        if unknown:
+            raise ValueError(
+                f"judging.again: {unknown[0]!r} is not among explanations.methods; "
+                f"choose from {', '.join(self.explanations.methods)}"
+            )
         return self
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from curvelens.targets import Scalar
 
 
-@REGISTRY.register("gradient", reference="Simonyan et al. 2014, arXiv:1312.6034, eq. 4", signed=True)
+@REGISTRY.register(
+    "gradient", reference="Simonyan et al. 2014, arXiv:1312.6034, eq. 4", signed=True, sense="slope"
+)
 def gradient(f: Scalar, x: Tensor, seed: int, parameters: NoParameters) -> Explanation:
     """Gradient of the scalar with respect to the pixels.
 

@@ -27,6 +27,7 @@ class Path(Parameters):
     parameters=Path,
     reference="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1",
     signed=True,
+    sense="path",
 )
 def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> Explanation:
     """Gradient averaged along the path from a baseline, times the difference from it.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     parameters=NoisyCopies,
     reference="Smilkov et al. 2017, arXiv:1706.03825, with copies in pairs x ± noise",
     signed=True,
+    sense="slope",
     copies=True,
 )
 def smoothgrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies, copies: Copies) -> Explanation:
