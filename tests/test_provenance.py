@@ -18,7 +18,8 @@ LAYERS = [
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
     | {"nystrom", "softmax_products", "superpixels", "taylor", "loss_curvature"},
     {"context_aware", "methods"},
-    {"fidelity", "control_variate", "trust", "attacks", "pgd"},
+    {"fidelity", "control_variate", "trust", "attacks", "pgd"}
+    | {"localization", "faithfulness", "stability", "sanity", "costs"},
     {
         "tables",
         "store",

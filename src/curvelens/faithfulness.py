@@ -66,7 +66,7 @@ def baseline(x: Tensor, kind: str = "blur", blur: float = 0.05) -> Tensor:
     side = min(x.shape[1:])
     sigma = blur * side
     reach = min(side - 1, max(1, round(_TRUNCATED * sigma)))  # mirroring goes no further than the picture
-    return gaussian_blur(x, [2 * reach + 1], [sigma])
+    return gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2)
 
 
 def removal_order(importance: np.ndarray, seed: int) -> np.ndarray:
