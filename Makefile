@@ -7,7 +7,7 @@ CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help report test check lint format docs bench lock clean
+.PHONY: help report verify test check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ report: $(VENV)/.workflow ## Run the whole workflow and render results/report/in
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+verify: $(VENV)/.workflow ## Check every file of a finished run against its manifest
+	$(BIN)/python -m curvelens.manifest results/manifest.json
 
 check: lint test ## What guards the main branch: lint, types and tests
 

@@ -28,6 +28,7 @@ include: "rules/theorems.smk"
 include: "rules/spirometry.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/manifest.smk"
 include: "rules/targets.smk"
 
 
@@ -39,4 +40,5 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        "results/manifest.json",
         "results/tables/failures.checked",

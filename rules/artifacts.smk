@@ -129,3 +129,22 @@ def model_files(experiment):
 def dataset_files(experiment):
     """Description of an experiment's data set."""
     return [artifacts(experiment)["images"].replace("test.npz", "dataset.json")]
+
+
+def manifest_files():
+    """Every file that the manifest describes: data sets, networks, and what experiments and studies left behind."""
+    found = expand(
+        "results/data/{dataset}/{file}",
+        dataset=settings.datasets,
+        file=["train.npz", "validation.npz", "test.npz", "dataset.json"],
+    )
+    found += expand(
+        "results/models/{model}/{file}",
+        model=settings.models,
+        file=["weights.safetensors", "model.json"],
+    )
+    for subject in (*settings.experiments, *settings.studies):
+        for files in artifacts(subject).values():
+            found += [files] if isinstance(files, str) else files
+    films = [file for experiment in settings.experiments for file in film_files(experiment)]
+    return list(dict.fromkeys([*found, *all_figures(), *films]))

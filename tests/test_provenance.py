@@ -23,6 +23,7 @@ LAYERS = [
     {
         "tables",
         "store",
+        "manifest",
         "datasets",
         "models",
         "training",

@@ -11,7 +11,7 @@ import safetensors.numpy
 import yaml
 from workflow_runs import ROOT, TEST_CONFIG, import_all_schemas, output, scheduled, snakemake
 
-from curvelens import store, tables
+from curvelens import manifest, store, tables
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 STAGES = ["explanations", "spectra", "distances", "fidelity", "attacks", "trust"]
@@ -271,3 +271,19 @@ def test_without_a_configfile_the_embedded_default_is_used(tmp_path):
     done = snakemake(tmp_path, "--dry-run", "data", config=None)
     assert done.returncode == 0, output(done)
     assert "results/data/mnist/dataset.json" in output(done)
+
+
+def test_the_manifest_describes_what_the_run_made(finished):
+    made = store.load_json(finished / "results/manifest.json")
+    assert manifest.verify(finished / "results/manifest.json") == []
+    described = {entry["@id"] for entry in made["files"]}
+    assert {
+        "report/index.html",
+        "data/digits/test.npz",
+        "models/digits_relu/weights.safetensors",
+    } <= described
+    tables_made = {path.name for path in (finished / "results/tables/digits").glob("*.parquet")}
+    assert tables_made <= {Path(name).name for name in described}
+    assert made["config"]["experiments"]["digits"]["model"] == "digits_relu"
+    assert made["lock"]["sha256"] == store.sha256(ROOT / "locks/workflow.txt")
+    assert {"train_model/digits_relu", "render_report"} <= {job["name"] for job in made["jobs"]}

@@ -1,0 +1,219 @@
+"""The manifest of a run: what was made from what, with checksums, so that copies can be checked and compared.
+
+Files are described with the property names of RO-Crate's ``File`` (``@id``, ``encodingFormat``,
+``contentSize``, ``sha256``), so that a crate's metadata is one step away. Tables have a second checksum, of
+their content without times and rounded.
+
+``python -m curvelens.manifest results/manifest.json`` computes every checksum again and says what differs;
+with a second manifest it compares the tables of two runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from curvelens.errors import CurvelensError, DataError
+from curvelens.store import load_json, save_json, sha256
+
+DIGITS = 5
+"""Significant digits of the floating-point numbers that count in a table's content checksum."""
+_TIMES = {"s"}  # units of columns that no two runs share
+_FORMATS = {
+    ".parquet": "application/vnd.apache.parquet",
+    ".npz": "application/x-npz",
+    ".json": "application/json",
+    ".safetensors": "application/x-safetensors",
+    ".html": "text/html",
+    ".csv": "text/csv",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".mp4": "video/mp4",
+}
+
+
+def content_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a parquet table's content, the same for runs that differ in rounding and time.
+
+    Columns whose unit is a time are left out; floating-point numbers are rounded to :data:`DIGITS`
+    significant digits, half to even.
+
+    Args:
+        path: A parquet file whose columns say their unit, as :func:`curvelens.tables.write` writes them.
+
+    Raises:
+        DataError: The file is no parquet table.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, partitioning=None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as parquet; run the step that makes it again") from error
+    digest = hashlib.sha256()
+    for column in table.schema:
+        if (column.metadata or {}).get(b"unit", b"").decode() in _TIMES:
+            continue
+        values = table.column(column.name).to_pylist()
+        if pyarrow.types.is_floating(column.type):
+            values = [None if value is None else float(f"{value:.{DIGITS}g}") + 0.0 for value in values]
+        digest.update(f"{column.name}\n{values!r}\n".encode())
+    return digest.hexdigest()
+
+
+def describe(paths: Iterable[str | Path], root: str | Path) -> list[dict[str, Any]]:
+    """Describe files: path below ``root``, format, size in bytes, checksum, of tables that of their content.
+
+    Args:
+        paths: The files; named twice, described once.
+        root: Folder that the paths in the result start from.
+
+    Returns:
+        One mapping a file, sorted by path.
+    """
+    described = []
+    for path in sorted({Path(path) for path in paths}):
+        entry: dict[str, Any] = {
+            "@id": path.relative_to(root).as_posix(),
+            "@type": "File",
+            "encodingFormat": _FORMATS.get(path.suffix, "application/octet-stream"),
+            "contentSize": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        if path.suffix == ".parquet":
+            entry["content_sha256"] = content_sha256(path)
+        described.append(entry)
+    return described
+
+
+def jobs(folder: str | Path) -> list[dict[str, Any]]:
+    """Return time and memory of every job, from the benchmark files that Snakemake wrote.
+
+    Args:
+        folder: Where the benchmark files are, one folder for each rule.
+
+    Returns:
+        For each job its ``name`` (rule and wildcards), ``seconds`` of wall time, ``cpu_seconds`` and
+        ``peak_mib``; None for what could not be measured, as of jobs shorter than a fraction of a second.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("*.tsv")):
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        measured: Mapping[str, Any] = rows[-1] if rows else {}
+        found.append(
+            {
+                "name": path.relative_to(folder).with_suffix("").as_posix(),
+                "seconds": _number(measured.get("s")),
+                "cpu_seconds": _number(measured.get("cpu_time")),
+                "peak_mib": _number(measured.get("max_rss")),
+            }
+        )
+    return found
+
+
+def git_state(folder: str | Path) -> dict[str, Any]:
+    """Return the commit of the project in ``folder`` and whether tracked files differ; None if unknown."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "changed": None if changed is None else bool(changed)}
+
+
+def verify(path: str | Path) -> list[str]:
+    """Compute the checksum of every file of a manifest again and say which differ, a line each.
+
+    Args:
+        path: A ``manifest.json``; its files are looked for below its folder.
+
+    Raises:
+        DataError: The manifest is missing or damaged.
+    """
+    told = []
+    for entry in _files(path):
+        file = Path(path).parent / entry["@id"]
+        if not file.is_file():
+            told.append(f"{file}: missing; run the workflow again")
+        elif sha256(file) != entry["sha256"]:
+            told.append(f"{file}: is not the file that the manifest describes; delete it and run again")
+    return told
+
+
+def compare(first: str | Path, second: str | Path) -> list[str]:
+    """Say which tables of two runs differ in content, a line each; see :func:`content_sha256`.
+
+    Raises:
+        DataError: A manifest is missing or damaged.
+    """
+    one, two = (
+        {entry["@id"]: entry["content_sha256"] for entry in _files(path) if "content_sha256" in entry}
+        for path in (first, second)
+    )
+    told = [f"{name}: only in {first if name in one else second}" for name in sorted(set(one) ^ set(two))]
+    return told + [f"{name}: differs" for name in sorted(set(one) & set(two)) if one[name] != two[name]]
+
+
+def write(path: str | Path, contents: Mapping[str, Any], files: Iterable[str | Path]) -> None:
+    """Write a manifest.
+
+    Args:
+        path: The file; what it describes lies below its folder.
+        contents: What to say beside the files: configuration, versions and the like.
+        files: What the run made.
+    """
+    save_json(path, {**contents, "files": describe(files, Path(path).parent)})
+
+
+def _files(path: str | Path) -> list[dict[str, Any]]:
+    contents = load_json(path)
+    files = contents.get("files") if isinstance(contents, dict) else None
+    if not isinstance(files, list) or not all({"@id", "sha256"} <= set(entry) for entry in files):
+        raise DataError(f"{path}: is no manifest of a run; name results/manifest.json")
+    return files
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:  # Snakemake writes "-" or "NA" for what it could not measure
+        return None
+    return value if value == value else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verify one manifest or compare the tables of two; return the exit code."""
+    if len(arguments) not in (1, 2):
+        print("give one manifest to verify its files, or two to compare their tables", file=sys.stderr)
+        return 2
+    try:
+        told = verify(arguments[0]) if len(arguments) == 1 else compare(*arguments)
+        count = len(_files(arguments[0]))
+    except CurvelensError as error:
+        print(f"curvelens: error: {error}", file=sys.stderr)
+        return 1
+    for line in told:
+        print(line)
+    done = (
+        f"{count} files compared with {arguments[0]}"
+        if len(arguments) == 1
+        else "tables of two runs compared"
+    )
+    print(f"{done}: {len(told) or 'nothing'} differs")
+    return 1 if told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
