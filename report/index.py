@@ -230,8 +230,11 @@ report.shared_calls()
 # %% [markdown]
 # ## How do explanations change from one class to another?
 #
-# A saliency map is local; a path is not. On the straight line between two images of different classes each
-# explanation is computed anew, of the class predicted there.
+# A saliency map is local; a path is not. On the straight line $x(t) = (1-t)\,x_0 + t\,x_1$ between two
+# images of different classes each explanation is computed anew, of the class predicted there. With $u$ the
+# line's unit direction, the score changes along it by its slope $u^{\top} g$, and the slope by the curvature
+# $u^{\top} H u$: where it is large, or where the slope jumps at the border of a linear region, the map of one
+# point says little about the next.
 
 # %%
 report.films(missing="This run did not film a path between two classes (stage path).")

@@ -31,6 +31,7 @@ def experiment_artifacts(experiment):
         found["curvature_forms"] = f"results/tables/{experiment}/curvature_forms.parquet"
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
+        found["film"] = f"results/films/{experiment}/path.npz"
     if chosen.superpixels is not None:
         found["superpixel_maps"] = expand(
             "results/superpixels/{experiment}/{shard}.npz",

@@ -2,6 +2,7 @@ rule follow_path:
     input:
         network=network,
         images=images("test"),
+        info=lambda wildcards: dataset_files(wildcards.experiment),
     output:
         table="results/tables/{experiment}/path.parquet",
         csv="results/tables/{experiment}/path.csv",

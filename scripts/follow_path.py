@@ -16,8 +16,9 @@ settings = snakemake.params.settings
 device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 images = store.load_image_set(snakemake.input.images)
-classes = tuple(settings["classes"]) if settings["classes"] else None
-start, end = path.choose_pair(model, images, classes, device)
+classes, ids = (tuple(settings[key]) if settings[key] else None for key in ("classes", "images"))
+names = store.load_json(snakemake.input.info[0])["class_names"]
+start, end = path.choose_pair(model, images, classes, device, ids=ids, class_names=names)
 noise = {"sigma": settings["noise"], "samples": settings["samples"]}
 table, arrays = path.path(
     model,

@@ -1,4 +1,4 @@
-"""Render the film of a path, a strip of its frames, and its texts."""
+"""Render the film of a path, its poster, and its texts."""
 
 from typing import TYPE_CHECKING
 
@@ -17,5 +17,6 @@ table = pd.read_parquet(snakemake.input.table)
 arrays = store.load_npz(snakemake.input.arrays)
 names = store.load_json(snakemake.input.dataset[0])["class_names"]
 shown = film_texts.contents(table, arrays, names)
-film.write_film(snakemake.output.video, **shown, strip=snakemake.output.poster)
+frame = film_texts.poster_frame(table)
+film.write_film(snakemake.output.video, shown, poster=snakemake.output.poster, poster_frame=frame)
 store.save_json(snakemake.output.texts, film_texts.texts(table, names))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import interactions_world
 import numpy as np
+import path_world
 import report_world as world
 import spirometry_world
 import superpixels_world
@@ -36,6 +37,7 @@ def contents(folder: Path) -> dict:
         "attacks_paired": world.attacks_paired(),
         "trust_images": world.trust_images(8),
         "trust": trust.summarise(world.trust_images(8)),
+        "path": path_world.table(),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),
@@ -62,10 +64,14 @@ def contents(folder: Path) -> dict:
         "test_accuracy": 0.961,
     }
     data = {"source": f"digits of {world.HOSTILE}", "licence": "CC0", "sizes": {"train": 3500, "test": 750}}
+    data["class_names"] = model["class_names"]
     benchmark = folder / "benchmarks" / "compute_spectra" / "relu" / "0.tsv"
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n61.5\t0:01:01\t812.4\t-\n")
-    inputs = {**paths, **world.explanations(folder / "maps"), "history": history}
+    frames = folder / "films" / "path.npz"
+    frames.parent.mkdir()
+    np.savez(frames, **path_world.arrays())
+    inputs = {**paths, "film": frames, **world.explanations(folder / "maps"), "history": history}
     regions = superpixels_world.write(folder / "superpixels", inputs["images"][0])
     inputs |= regions
     paths["superpixels"] = regions["superpixels"]
@@ -111,12 +117,9 @@ def contents(folder: Path) -> dict:
 
 
 def film(folder: Path) -> dict[str, str]:
-    """Write a film of one second and the strip of its frames."""
-    t = np.linspace(0, 1, 5)
-    images = np.linspace(0, 1, 5 * 64, dtype=np.float32).reshape(5, 1, 8, 8)
-    parts = {"images": images, "maps": {"gradient": images - 0.5}, "t": t, "curves": {"probability of 1": t}}
+    """Write a film of one second and its poster."""
     poster = folder / "films" / "path.png"
-    video = write_film(folder / "films" / "path.mp4", **parts, seconds=1.0, strip=poster)
+    video = write_film(folder / "films" / "path.mp4", path_world.content(5), seconds=1.0, poster=poster)
     return {"video": str(video), "poster": str(poster)}
 
 

@@ -13,6 +13,7 @@ import interactions_world
 import matplotlib
 import numpy as np
 import pandas as pd
+import path_world
 import pytest
 import report_world as world
 import spirometry_world
@@ -56,6 +57,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "trust_images": world.trust_images(n, failed),
         "trust": TRUST.head(0) if failed > n else trust.summarise(world.trust_images(n, failed)),
         "history": world.history().assign(model="relu"),
+        "path": path_world.table(),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         **interactions_world.tables(),

@@ -14,7 +14,7 @@ from curvelens.errors import ArgumentError
 LAYERS = [
     {"errors", "seeds", "registry", "chunks", "provenance"},
     {"linearity", "targets", "forward"},
-    {"chain", "stages", "products", "derivatives", "surrogates", "tracing", "rays"},
+    {"chain", "stages", "products", "derivatives", "surrogates", "tracing", "rays", "patterns"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}
     | {"nystrom", "softmax_products", "superpixels", "taylor", "loss_curvature"},
     {"context_aware", "methods"},

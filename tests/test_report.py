@@ -112,6 +112,12 @@ def test_trust_and_shared_calls_are_told_in_numbers(page: Page) -> None:
     assert "took 384 gradient calls where 768 would have been made" in page.text
 
 
+def test_a_path_is_shown_as_film_frames_and_curves_and_read(page: Page, source: str) -> None:
+    assert source.index("<video") < source.index('id="figure-filmstrip') < source.index('id="figure-path-')
+    read = page.text.index("Interpretation, from the numbers above")
+    assert "The prediction changes abruptly: 76% of all change" in page.text[read:]
+
+
 def test_every_heading_is_in_order_and_in_the_contents(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
@@ -129,7 +135,8 @@ def test_every_picture_has_an_alternative_text_and_a_caption(page: Page) -> None
     pictures = page.all("img")
     drawn = len(figures.specs())
     assert len(page.all("picture")) == len(page.all("source")) == drawn
-    assert len(pictures) == len(page.all("figcaption")) == drawn + 1  # the film has no second version
+    assert len(pictures) == drawn
+    assert len(page.all("figcaption")) == drawn + 1  # the film has one too
     assert all(len(picture["alt"] or "") > 10 for picture in pictures)
     assert page.all("video")[0]["aria-label"] == "A film of a path."
     assert all("(max-width: 639px)" in (source["media"] or "") for source in page.all("source"))
@@ -322,14 +329,15 @@ def test_failures_are_counted_by_image_with_their_errors() -> None:
     assert "and 4 other errors" in str(run.failures({("mnist", "distances"): many}))
 
 
-def test_film_plays_offline_and_has_a_strip_for_those_who_cannot_play_it(tmp_path: Path) -> None:
+def test_film_plays_offline(tmp_path: Path) -> None:
     (tmp_path / "path.mp4").write_bytes(b"film")
-    (tmp_path / "path.png").write_bytes(b"strip")
+    (tmp_path / "path.png").write_bytes(b"poster")
     shown = Page(str(html.film(tmp_path / "path.mp4", tmp_path / "path.png", "From <a> to b.", "A film.", 9)))
     (video,) = shown.all("video")
     assert (video["src"] or "").startswith("data:video/mp4;base64,")
     assert "controls" in video
-    assert len(shown.all("img")) == 1
+    assert (video["poster"] or "").startswith("data:image/png;base64,")
+    assert "does not play films: the frames and curves below show the same" in shown.text
     assert "Figure 9. From <a> to b." in shown.text
     with pytest.raises(DataError, match=r"path\.txt: a report shows"):
         html.data_uri(tmp_path / "path.txt")

@@ -120,7 +120,7 @@ class _Elementwise(_Unit):
 
     def __init__(self, original: nn.Module, name: str, recorder: _Recorder) -> None:
         super().__init__(original, name, recorder)
-        self.breakpoints, self.slopes = _pieces(original)
+        self.breakpoints, self.slopes = linear_pieces(original)
 
     def _offsets(self, value: Tensor) -> Tensor:
         return torch.stack([value - point for point in self.breakpoints], dim=1)
@@ -187,7 +187,7 @@ def _per_channel(slope: Tensor, value: Tensor) -> Tensor:
     return slope.to(value).view(1, -1, *[1] * (value.ndim - 2))
 
 
-def _pieces(module: nn.Module) -> tuple[list[float], list[Tensor]]:
+def linear_pieces(module: nn.Module) -> tuple[list[float], list[Tensor]]:
     """Return the breakpoints of a ReLU-type module and its slopes, one more than breakpoints."""
 
     def constant(*slopes: float) -> list[Tensor]:

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from curvelens.store import ImageSet
 
 
-def class_index(wanted: int | str, class_names: Sequence[str]) -> int:
+def class_index(wanted: int | str, class_names: Sequence[str], key: str = "fidelity.neuron_class") -> int:
     """Return the index of a class given by its name or its index.
 
     Args:
         wanted: A name, upper and lower case alike, or an index; a name wins where both fit.
         class_names: Name of each class.
+        key: Where the configuration asks for it.
 
     Raises:
         ConfigError: There is no such class.
@@ -31,10 +32,9 @@ def class_index(wanted: int | str, class_names: Sequence[str]) -> int:
         return names.index(wanted.lower())
     index = int(wanted) if str(wanted).isdecimal() else -1
     if not 0 <= index < len(names):
-        known = ", ".join(f"{index} {name}" for index, name in enumerate(class_names))
-        raise ConfigError(
-            f"fidelity.neuron_class: {wanted!r} is no class of this data set; give one of {known}"
-        )
+        shown = [f"{index} {name}" for index, name in enumerate(class_names)]
+        known = ", ".join(shown if len(shown) <= 30 else [*shown[:10], "…", shown[-1]])
+        raise ConfigError(f"{key}: {wanted!r} is no class of this data set; give one of {known}")
     return index
 
 

@@ -1,15 +1,17 @@
 """How explanations evolve along the straight path from one image to another of a different class.
 
 At each of T points the predicted class's logit is explained by its gradient, SmoothGrad and VarGrad. All
-points see the same noise, so that what changes is due to the point. Between points, the linear regions that
-the path crosses are counted: a gradient is about one of them.
+points see the same noise, so that what changes is due to the point. Along the path its slope and curvature
+are taken, exactly at the points and by differences between them; and the linear regions that the path
+crosses are counted, since a gradient is about one of them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,97 +19,25 @@ import torch
 from torch import Tensor
 
 from curvelens import methods, seeds, targets
+from curvelens.derivatives import ZeroHessianWarning, hvp
 from curvelens.errors import ConfigError, ModelError
+from curvelens.experiments.path_pair import choose_pair
 from curvelens.experiments.rows import predict, progress
+from curvelens.patterns import activation_pattern, units_switched
 from curvelens.regions import regions_along
-from curvelens.tables import Column, frame, schema
+from curvelens.summaries.path import METHODS, PATH, jumps
+from curvelens.tables import frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from curvelens.store import ImageSet
 
+__all__ = ["METHODS", "PATH", "choose_pair", "path"]
 logger = logging.getLogger(__name__)
-METHODS = ("gradient", "smoothgrad", "vargrad")
-
-_CHANGE = "1 − cosine of the angle between this {} and the previous step's; missing at the first step."
-
-PATH = schema(
-    "path",
-    "The straight path from one image to another of a different class, x(t) = (1 − t)·start + t·end.",
-    {
-        "start_id": Column(str, "Name of the image at t = 0."),
-        "end_id": Column(str, "Name of the image at t = 1."),
-        "step": Column(int, "Number of the point, from 0.", ge=0),
-        "t": Column(float, "Position on the path.", ge=0, le=1),
-        "start_class": Column(int, "True class of the image at t = 0.", ge=0),
-        "end_class": Column(int, "True class of the image at t = 1.", ge=0),
-        "start_probability": Column(float, "SoftMax probability of the start's class.", ge=0, le=1 + 1e-6),
-        "end_probability": Column(float, "SoftMax probability of the end's class.", ge=0, le=1 + 1e-6),
-        "prediction": Column(int, "Class with the largest logit, whose logit is explained.", ge=0),
-        "confidence": Column(float, "SoftMax probability of the predicted class.", ge=0, le=1 + 1e-6),
-        "value": Column(float, "The explained logit."),
-        "gradient_norm": Column(float, "L2 norm of the gradient.", unit="logit/L2", ge=0),
-        **{
-            f"{name}_change": Column(float, _CHANGE.format(name), nullable=True, ge=0, le=2)
-            for name in METHODS
-        },
-        "regions_crossed": Column(
-            int,
-            "Borders of linear regions crossed since the previous step; missing at the first step, for "
-            "smooth networks, and where ReLUs are not modules.",
-            nullable=True,
-            ge=0,
-        ),
-        "seconds": Column(float, "Wall time spent on the step's explanations.", unit="s", ge=0),
-        "calls": Column(int, "Gradient calls made for the step.", ge=0),
-    },
-    keys=("start_id", "end_id", "step"),
-)
-
-
-def choose_pair(
-    model: torch.nn.Module,
-    images: ImageSet,
-    classes: tuple[int, int] | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[int, int]:
-    """Return the positions of two correctly classified images of different classes, the first that qualify.
-
-    Args:
-        model: Classifier on ``device``.
-        images: Where to choose from.
-        classes: Classes of the start and the end; by default that of the first correctly classified image,
-            and of the first one of another class.
-        device: Device of the model.
-
-    Returns:
-        Positions of start and end.
-
-    Raises:
-        ConfigError: The two classes are the same, or one has no correctly classified image.
-    """
-    if classes is not None and classes[0] == classes[1]:
-        raise ConfigError(f"path: start and end are both of class {classes[0]}; name two different classes")
-    right = predict(model, images.tensor().to(device)).prediction.cpu().numpy() == images.labels
-    start_class = _class_of_first(images, right) if classes is None else classes[0]
-    start = _first(right & (images.labels == start_class), f"class {start_class}")
-    end_class = f"a class other than {start_class}" if classes is None else f"class {classes[1]}"
-    wanted = images.labels != start_class if classes is None else images.labels == classes[1]
-    return start, _first(right & wanted, end_class)
-
-
-def _class_of_first(images: ImageSet, right: np.ndarray) -> int:
-    return int(images.labels[_first(right, "any class")])
-
-
-def _first(eligible: np.ndarray, what: str) -> int:
-    if not eligible.any():
-        raise ConfigError(
-            f"path: no correctly classified image of {what}; choose other classes, more images or a better "
-            "model"
-        )
-    return int(np.flatnonzero(eligible)[0])
+# Walking from border to border takes at least one step for each of them, and a path between two images
+# crosses about as many borders as there are units.
+_WALKED_UNITS = 50_000
 
 
 def path(
@@ -140,81 +70,166 @@ def path(
     Raises:
         ConfigError: Fewer than 2 steps, two images of the same class, or an impossible method parameter.
     """
-    labels = _labels(images, start, end, steps)
+    if steps < 2:
+        raise ConfigError(f"path.steps: {steps} points make no path; give at least 2, 25 for a film")
     parsed = {name: methods.REGISTRY.get(name).parse((parameters or {}).get(name)) for name in METHODS}
     a, b = (images.tensor(position).to(device) for position in (start, end))
     t = np.linspace(0, 1, steps)
     points = torch.stack([(1 - s) * a + s * b for s in t.tolist()])
     found = predict(model, points)
-    probabilities = found.logits.softmax(1)
+    classes = _classes(images, (start, end), found.prediction)
+    length = float(torch.linalg.vector_norm(b - a))
+    if length == 0:
+        raise ConfigError("path: start and end are the same picture; choose two that differ")
     noise = seeds.derive(seed, images.ids[start], images.ids[end], "path")
     maps: dict[str, list[Tensor]] = {name: [] for name in METHODS}
-    rows = _step_rows(probabilities, labels)
-    for row, x, crossed in progress(
-        list(zip(rows, points, _regions_crossed(model, a, b, t), strict=True)), "path"
-    ):
-        began, f = time.perf_counter(), targets.logit(model, row["prediction"])
-        work = methods.SharedWork(f, x, noise, parsed)
-        explained = {name: work.explain(name) for name in METHODS}
-        for name, explanation in explained.items():
-            maps[name].append(explanation.maps["attribution"])
-            row[f"{name}_change"] = _change(maps[name])
-        row |= {
-            "start_id": images.ids[start],
-            "end_id": images.ids[end],
-            "t": t[row["step"]],
-            "value": float(found.logits[row["step"], row["prediction"]]),
-            "gradient_norm": float(torch.linalg.vector_norm(maps["gradient"][-1])),
-            "regions_crossed": crossed,
-            "seconds": time.perf_counter() - began,
-            "calls": sum(explanation.made or 0 for explanation in explained.values()),
-        }
+    head: dict[str, Any] = {"start_id": images.ids[start], "end_id": images.ids[end]}
+    head |= {"start_class": classes[0], "end_class": classes[1]}
+    rows: list[dict[str, Any]] = []
+    for step, x in enumerate(progress(list(points), "path")):
+        prediction = int(found.prediction[step])
+        explained, row = _explain(model, x, prediction, (b - a) / length, noise, parsed)
+        for name, values in explained.items():
+            maps[name].append(values)
+        rows.append(head | {"step": step, "t": t[step], "distance": t[step] * length} | row)
     tensors = {name: torch.stack(values) for name, values in maps.items()}
-    tensors |= {"images": points, "probabilities": probabilities}
-    return frame(rows, PATH), {"t": t} | {name: value.cpu().numpy() for name, value in tensors.items()}
+    tensors |= {"images": points, "probabilities": found.logits.softmax(1)}
+    arrays = {"t": t} | {name: value.cpu().numpy() for name, value in tensors.items()}
+    columns: dict[str, Sequence[Any]] = _predictions(found.logits.double(), classes)
+    columns |= _changes(arrays)
+    columns |= _along(found.logits.double(), tensors, (b - a) / length, length / (steps - 1))
+    columns |= _units(model, points) | {"regions_crossed": _regions_crossed(model, a, b, t)}
+    rows = [row | {name: values[row["step"]] for name, values in columns.items()} for row in rows]
+    return frame(rows, PATH), arrays
 
 
-def _labels(images: ImageSet, start: int, end: int, steps: int) -> tuple[int, int]:
-    """Return the classes of start and end, if they make a path of ``steps`` points."""
-    if steps < 2:
-        raise ConfigError(f"path.steps: {steps} points make no path; give at least 2, 25 for a film")
-    labels = int(images.labels[start]), int(images.labels[end])
-    if labels[0] == labels[1]:
-        raise ConfigError(f"path: start and end are both of class {labels[0]}; choose two different classes")
-    return labels
+def _classes(images: ImageSet, ends: tuple[int, int], prediction: Tensor) -> tuple[int, int]:
+    """Return the classes of start and end, predicted where no label is known, if they differ."""
+    known = [int(images.labels[position]) for position in ends]
+    start, end = (k if k >= 0 else int(p) for k, p in zip(known, prediction[[0, -1]].tolist(), strict=True))
+    if start == end:
+        raise ConfigError(f"path: start and end are both of class {start}; choose two different classes")
+    return start, end
 
 
-def _step_rows(probabilities: Tensor, labels: tuple[int, int]) -> list[dict[str, Any]]:
-    """Return what the model says at each step, given its probabilities ``[T, c]``."""
-    confidence, prediction = probabilities.max(1)
-    return [
-        {
-            "step": step,
-            "start_class": labels[0],
-            "end_class": labels[1],
-            "start_probability": float(p[labels[0]]),
-            "end_probability": float(p[labels[1]]),
-            "prediction": int(prediction[step]),
-            "confidence": float(confidence[step]),
-        }
-        for step, p in enumerate(probabilities)
-    ]
+def _explain(
+    model: torch.nn.Module, x: Tensor, prediction: int, u: Tensor, noise: int, parsed: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the maps of one point, and what its row says of slope, curvature and cost."""
+    began, f = time.perf_counter(), targets.logit(model, prediction)
+    work = methods.SharedWork(f, x, noise, parsed)
+    explained = {name: work.explain(name) for name in METHODS}
+    maps = {name: explanation.maps["attribution"] for name, explanation in explained.items()}
+    row = {
+        "slope": _dot(maps["gradient"], u),
+        "gradient_norm": float(torch.linalg.vector_norm(maps["gradient"])),
+        "curvature": _curvature(f, x, u),
+        "loss_curvature": _curvature(targets.loss(model, prediction), x, u),
+        "seconds": time.perf_counter() - began,
+        "calls": 2 + sum(explanation.made or 0 for explanation in explained.values()),
+    }
+    return maps, row
 
 
-def _change(maps: list[Tensor]) -> float | None:
-    """Return 1 − cosine of the last two maps; None for the first one, and where a map is zero."""
-    if len(maps) < 2:
-        return None
-    now, before = maps[-1].double().flatten(), maps[-2].double().flatten()
-    lengths = torch.linalg.vector_norm(now) * torch.linalg.vector_norm(before)
-    if lengths == 0:
-        return None
-    return min(2.0, max(0.0, 1 - float(now @ before / lengths)))
+def _curvature(f: targets.Scalar, x: Tensor, u: Tensor) -> float:
+    """Return the second derivative of ``f`` at ``x`` along the unit vector ``u``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZeroHessianWarning)  # the zero is what is to be shown
+        return _dot(hvp(f, x, u[None])[0], u)
+
+
+def _dot(v: Tensor, u: Tensor) -> float:
+    return float((v.double() * u.double()).sum())
+
+
+def _predictions(logits: Tensor, classes: tuple[int, int]) -> dict[str, Sequence[Any]]:
+    """Return what the model says at each step, given its logits ``[T, c]``."""
+    p = logits.softmax(1)
+    confidence, prediction = p.max(1)
+    change = [None, *(p.diff(dim=0).abs().sum(1) / 2).tolist()]
+    return {
+        "start_probability": p[:, classes[0]].tolist(),
+        "end_probability": p[:, classes[1]].tolist(),
+        "prediction": prediction.tolist(),
+        "confidence": confidence.tolist(),
+        "prediction_change": change,
+        "prediction_jump": jumps(np.array(change, float)).tolist(),
+        "value": logits.gather(1, prediction[:, None])[:, 0].tolist(),
+    }
+
+
+def _changes(arrays: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+    """Return how far each explanation turns and moves from step to step, and where it jumps."""
+    found: dict[str, Sequence[Any]] = {}
+    for name in METHODS:
+        v = arrays[name].reshape(len(arrays[name]), -1).astype(np.float64)
+        norms = np.linalg.norm(v, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = np.einsum("td,td->t", v[1:], v[:-1]) / (norms[1:] * norms[:-1])
+            distances = 2 * np.linalg.norm(np.diff(v, axis=0), axis=1) / (norms[1:] + norms[:-1])
+        zero = (norms[1:] == 0) | (norms[:-1] == 0)
+        turns, moves = (
+            np.r_[np.nan, np.where(zero, np.nan, values)]
+            for values in (np.clip(1 - cosines, 0, 2), distances)
+        )
+        found |= {f"{name}_change": _missing(turns), f"{name}_distance": _missing(moves)}
+        found[f"{name}_jump"] = jumps(moves).tolist()
+    return found
+
+
+def _missing(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _along(logits: Tensor, tensors: Mapping[str, Tensor], u: Tensor, step: float) -> dict[str, Sequence[Any]]:
+    """Return curvatures between points a ``step`` apart, and what the start's maps predict of the path.
+
+    Args:
+        logits: ``[T, c]``, float64.
+        tensors: ``gradient`` and ``smoothgrad`` ``[T, *shape]``.
+        u: Unit direction ``[*shape]``.
+        step: L2 distance of neighbouring points.
+    """
+    best = logits.argmax(1)
+    second = (logits[2:] - 2 * logits[1:-1] + logits[:-2]) / step**2
+    slopes = (tensors["smoothgrad"].double() * u.double()).flatten(1).sum(1)
+    bends = torch.where(best[1:] == best[:-1], slopes.diff() / step, torch.nan)
+    start, walked = logits[:, best[0]], step * torch.arange(len(logits), device=logits.device)
+    predicted: dict[str, Sequence[Any]] = {
+        f"start_score_from_{name}": (start[0] + walked * _dot(tensors[name][0], u)).tolist()
+        for name in ("gradient", "smoothgrad")
+    }
+    inside = second.gather(1, best[1:-1, None])[:, 0].tolist()
+    return predicted | {
+        "step_curvature": [None, *inside, None],
+        "smoothed_curvature": [None, *_missing(bends.cpu().numpy())],
+        "start_score": start.tolist(),
+    }
+
+
+def _units(model: torch.nn.Module, points: Tensor) -> dict[str, Sequence[Any]]:
+    """Return how many units of ReLU type change their linear piece at each step, and their share."""
+    before = activation_pattern(model, points[0])
+    units = sum(part.numel() for part in before)
+    if not units:
+        return dict.fromkeys(("units_switched", "switched_share"), [None] * len(points))
+    counts: list[int | None] = [None]
+    shares: list[float | None] = [None]
+    for x in points[1:]:
+        after = activation_pattern(model, x)
+        counts.append(count := units_switched(before, after))
+        shares.append(count / units)
+        before = after
+    return {"units_switched": counts, "switched_share": shares}
 
 
 def _regions_crossed(model: torch.nn.Module, a: Tensor, b: Tensor, t: np.ndarray) -> list[int | None]:
     """Return how many borders lie in each interval [t[i-1], t[i]); None at t[0] and where there are none."""
     if not targets.logits(model).piecewise_linear:
+        return [None] * len(t)
+    units = sum(part.numel() for part in activation_pattern(model, a))
+    if units > _WALKED_UNITS:
+        logger.info("path: borders of linear regions are not walked along: the network has %d units", units)
         return [None] * len(t)
     try:
         crossings = regions_along(model, a, b).t.cpu().numpy()

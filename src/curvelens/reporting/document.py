@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens import figures
 from curvelens.errors import DataError
+from curvelens.figures import interpret_path
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
 from curvelens.reporting import run, studies, summaries, superpixels, theorems, trust
-from curvelens.reporting.html import Html, bullets, element, facts, figure, film, heading, note, table
+from curvelens.reporting.html import (
+    Html,
+    bullets,
+    claim_first,
+    element,
+    facts,
+    figure,
+    film,
+    heading,
+    interpretation,
+    note,
+    table,
+)
 from curvelens.store import load_json
 
 if TYPE_CHECKING:
@@ -27,12 +40,6 @@ _CLAIMS = 3
 def _claim(finding: str) -> str:
     """Return a finding's claim, the words before its first colon, without a full stop."""
     return finding.partition(": ")[0].rstrip(".")
-
-
-def _claim_first(finding: str) -> Html:
-    """Set a finding's claim, the words before its first colon, in bold."""
-    claim, colon, evidence = finding.partition(": ")
-    return Html(element("b", f"{claim}{colon}"), f"{evidence} ") if colon else Html(f"{finding} ")
 
 
 class Report:
@@ -109,7 +116,7 @@ class Report:
         parts: list[Html] = [element("h1", self.title)]
         lead, *others = self.experiments or [None]
         if lead is not None:
-            found = map(_claim_first, self.findings(lead, only=_LEADING))
+            found = map(claim_first, self.findings(lead, only=_LEADING))
             parts.append(element("p", *self._setting(lead), *found, class_="lead"))
             overview = self._texts(lead, "overview")
             if overview is not None:
@@ -260,15 +267,26 @@ class Report:
         return Html(*parts)
 
     def films(self, missing: str) -> Html:
-        """Return the films of every experiment, each with a strip of frames for those who cannot play it."""
+        """Return each experiment's film with frames of it, curves along the path, and what they show."""
         parts: list[Html] = []
         for experiment, contents in self.experiments.items():
             shown = [
                 film(Path(one["video"]), Path(one["poster"]), one["caption"], one["alt"], next(self._numbers))
                 for one in contents.get("films", {}).values()
             ]
+            paths = [path for name in ("filmstrip", "path") if (path := self._texts(experiment, name))]
+            shown += [figure(path, next(self._numbers)) for path in paths]
+            walked = self.table(experiment, "path")
+            if walked is not None:
+                shown.append(interpretation(interpret_path.interpret(walked, self._class_names(experiment))))
             parts += self._titled(experiment, shown)
         return Html(*parts) if parts else note(missing)
+
+    def _class_names(self, experiment: str) -> list[str]:
+        """Return the names of an experiment's classes, where its data set's description was passed."""
+        model = self.config.get("experiments", {}).get(experiment, {}).get("model")
+        dataset = self.config.get("models", {}).get(model, {}).get("dataset", "")
+        return list(self._datasets.get(dataset, {}).get("class_names", []))
 
     def networks(self) -> Html:
         """Return what each network is and how well it does."""

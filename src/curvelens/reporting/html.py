@@ -73,6 +73,21 @@ def paragraph(text: object, kind: str | None = None) -> Html:
     return element("p", text, class_=kind)
 
 
+def claim_first(finding: str) -> Html:
+    """Set a finding's claim, the words before its first colon, in bold."""
+    claim, colon, evidence = finding.partition(": ")
+    return Html(element("b", f"{claim}{colon}"), f"{evidence} ") if colon else Html(f"{finding} ")
+
+
+def interpretation(paragraphs: Sequence[str]) -> Html:
+    """Return what a section's numbers mean, each paragraph with its claim in bold; nothing where empty."""
+    if not paragraphs:
+        return Html()
+    told = (element("p", claim_first(text)) for text in paragraphs)
+    label = element("p", "Interpretation, from the numbers above", class_="label")
+    return element("div", label, *told, class_="interpretation")
+
+
 def note(text: str) -> Html:
     """Return a remark set apart from the text, such as a stage that was not run."""
     return element("p", text, class_="note")
@@ -178,20 +193,19 @@ def figure(texts: Path, number: int, lead: bool = False) -> Html:
     )
 
 
-def film(video: Path, strip: Path, caption: str, alt: str, number: int) -> Html:
-    """Return a film that plays offline, with its frames as a picture for those who cannot play it.
+def film(video: Path, poster: Path, caption: str, alt: str, number: int) -> Html:
+    """Return a film that plays offline.
 
     Args:
         video: mp4 or webm, 16:9.
-        strip: Frames of the film below each other (png); the first is shown until the film plays.
+        poster: One of its frames (png), shown until the film plays.
         caption: What it shows.
         alt: The same for readers who cannot see it.
         number: Its number among the figures.
     """
     switches = dict.fromkeys(("controls", "loop", "muted", "playsinline"), True)
-    still = data_uri(strip)
-    player = element("video", src=data_uri(video), poster=still, aria_label=alt, **switches)
-    frames = details("Some of its frames", Html(Markup('<img src="{}" alt="{}">').format(Markup(still), alt)))
-    return element(
-        "figure", player, frames, element("figcaption", element("b", f"Figure {number}. "), caption)
+    instead = "Your reader does not play films: the frames and curves below show the same."
+    player = element(
+        "video", instead, src=data_uri(video), poster=data_uri(poster), aria_label=alt, **switches
     )
+    return element("figure", player, element("figcaption", element("b", f"Figure {number}. "), caption))
