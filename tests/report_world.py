@@ -114,6 +114,7 @@ def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1
             kkt_residual=1e-7,
             curvature="factor",
             full_calls=10,
+            solving_calls=0,
         ),
         failed,
     )

@@ -120,6 +120,9 @@ def test_networks_that_are_not_piecewise_linear(dense, monkeypatch):
         bound = (math.sqrt(kappa) - 1) * math.sqrt(2 / (1 + kappa))
         assert row["kantorovich_bound"] == pytest.approx(bound, rel=1e-4)
         assert row["distance"] <= bound * (1 + 1e-6)
+        # A matrix is solved with directly; products go on, at most d of them by conjugate gradients and one more.
+        assert (row["solving_calls"] == 0) == dense
+        assert row["solving_calls"] <= min(17, row["calls"])
     assert indefinite
 
 
@@ -189,6 +192,13 @@ def made(confidence: list[float], distance: list[float]) -> pd.DataFrame:
             "distance": distance,
             "angle": [10.0 * value for value in distance],
             "kantorovich_bound": [1.0] * count,
+            "effective_classes": [1.0 + i for i in range(count)],
+            "largest_eigenvalue": [2.0 * i for i in range(count)],
+            "full_calls": [60] * count,
+            "solving_calls": list(range(count)),
+            "calls": [6 if i else 12 for i in range(count)],
+            "kkt_residual": [1e-7 * i for i in range(count)],
+            "seconds": [2.0] * count,
             "status": ["ok"] * count,
         }
     )
@@ -208,6 +218,13 @@ def test_summary_by_hand():
     # Ranks by confidence 1..5 meet distances of ranks 4, 5, 2, 1, 3: r = 1 − 6·(9 + 9 + 1 + 9 + 4)/(5·24)
     assert found["spearman"][0] == pytest.approx(1 - 6 * 32 / 120)
     assert found["spearman"][1:].isna().all()  # fewer than four images
+    # Images in the order of confidence: i03, i01, i02 and i00, i04.
+    assert found["effective_classes"].tolist() == [3.0, 3.0, 3.0]
+    assert found["largest_eigenvalue"].tolist() == [4.0, 4.0, 4.0]
+    assert found["calls"].tolist() == pytest.approx([36 / 5, 6, 9])
+    assert found["saving"].tolist() == pytest.approx([45 / 5, 10, 7.5])
+    assert found["solving_calls"].tolist() == [4, 3, 4]
+    assert found["kkt_residual"].tolist() == pytest.approx([4e-7, 3e-7, 4e-7])
 
 
 def test_interval_of_the_rank_correlation():
@@ -258,6 +275,8 @@ def test_many_classes_are_explained_by_products_and_alike():
     # L is sought to 1e-4 of 2c₁, which moves an explanation by as much, and its distance by no more.
     np.testing.assert_allclose(few["distance"], full["distance"], atol=2e-4)
     assert (few["kkt_residual"] < 1e-6).all()
+    assert few["solving_calls"].between(1, 10).all()
+    assert (full["solving_calls"] == 0).all()
 
 
 def test_forms_agree_on_a_piecewise_linear_network():
