@@ -73,6 +73,9 @@ report.show("spectra", "regions", missing="This run did not compute Hessian spec
 report.show("distances", missing="This run did not compare CASO with CAFO (stage distances).")
 
 # %%
+report.distances()
+
+# %%
 report.curvature_forms()
 
 # %% [markdown]

@@ -120,7 +120,7 @@ def test_networks_that_are_not_piecewise_linear(dense, monkeypatch):
         bound = (math.sqrt(kappa) - 1) * math.sqrt(2 / (1 + kappa))
         assert row["kantorovich_bound"] == pytest.approx(bound, rel=1e-4)
         assert row["distance"] <= bound * (1 + 1e-6)
-        # A matrix is solved with directly; products go on, at most d of them by conjugate gradients and one more.
+        # A matrix is solved with directly; of products there are d at most, and one to certify the result.
         assert (row["solving_calls"] == 0) == dense
         assert row["solving_calls"] <= min(17, row["calls"])
     assert indefinite

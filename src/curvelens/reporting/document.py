@@ -12,7 +12,7 @@ from curvelens.errors import DataError
 from curvelens.figures import interpret_path
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import run, studies, summaries, superpixels, theorems, trust
+from curvelens.reporting import distances, run, studies, summaries, superpixels, theorems, trust
 from curvelens.reporting.html import (
     Html,
     bullets,
@@ -199,12 +199,26 @@ class Report:
             parts.append(summaries.errata())
         return Html(*parts)
 
+    def distances(self) -> Html:
+        """Return how CASO's distance from CAFO goes with confidence, of all networks and of each."""
+        found = {}
+        for name in self.experiments:
+            summary, images = self.table(name, "distances_summary"), self.table(name, "distances")
+            if summary is not None and images is not None and len(summary):
+                found[name] = summary, images
+        if not found:
+            return Html()
+        parts: list[Html] = [distances.networks(found)]
+        for name, (summary, _) in found.items():
+            parts += self._titled(name, [distances.by_confidence(summary)])
+        return Html(*parts)
+
     def curvature_forms(self) -> Html:
         """Return, for every experiment that compared them, what each form of the Hessian cost and gave."""
         parts = []
         for name in self.experiments:
             if (rows := self.table(name, "curvature_forms")) is not None:
-                parts += self._titled(name, [summaries.curvature_forms(rows)])
+                parts += self._titled(name, [distances.forms(rows)])
         return Html(*parts)
 
     def attacks(self) -> Html:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import fidelity as fidelity_figure
 from curvelens.figures import style
-from curvelens.figures.wording import MISSING, count, number, percent, plain
+from curvelens.figures.wording import MISSING, number, percent, plain
 from curvelens.reporting.html import Html, best, details, element, table
 from curvelens.summaries import published_fidelity
 
@@ -166,37 +166,6 @@ def symbol(parameter: str, value: float) -> str:
     if not parameter:
         return MISSING
     return f"{_SYMBOLS.get(parameter, parameter)} = {value:.3g}"
-
-
-def curvature_forms(rows: DataFrame) -> Html:
-    """Return what each form of the Hessian cost, and how far its explanations lie from the first's.
-
-    Args:
-        rows: The table ``curvature_forms``.
-    """
-    fine = rows[rows["status"] == "ok"]
-    names = {
-        "factor": "closed form, whole factor",
-        "products": "closed form, by products",
-        "differentiation": "differentiated twice",
-    }
-    body = []
-    for form in [form for form in names if (fine["curvature"] == form).any()]:
-        part = fine[fine["curvature"] == form]
-        body.append(
-            [
-                element("b", names[form]),
-                number(part["calls"].mean(), 3),
-                number(part["seconds"].mean(), 2),
-                number(part["difference"].max(), 2),
-            ]
-        )
-    text = (
-        "CASO at λ₁ = 0 with the Hessian of the loss held in each form "
-        f"({count(fine['image_id'].nunique(), 'image')}): reverse passes (a Hessian-vector product counts as "
-        "one), seconds, and the largest relative distance from the first form's explanation."
-    )
-    return table([["Hessian", "passes", "seconds", "distance"]], body, text)
 
 
 def attacks(summary: DataFrame) -> Html:
