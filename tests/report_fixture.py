@@ -16,7 +16,7 @@ import theorems_world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
-from curvelens.summaries import trust
+from curvelens.summaries import distances, trust
 from curvelens.summaries.complexity import rates
 from curvelens.summaries.explanations import share
 
@@ -31,6 +31,7 @@ def contents(folder: Path) -> dict:
         "spectra": spectra,
         "eigenvalues": world.eigenvalues(spectra),
         "distances": world.distances(60, failed=2),
+        "distances_summary": distances.summarise(world.distances(60, failed=2)),
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
         "attacks_images": world.attacks_images(4),

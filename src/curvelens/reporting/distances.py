@@ -99,8 +99,8 @@ def by_confidence(summary: DataFrame) -> Html:
     ]
     text = (
         "Distance of CASO from CAFO in groups of equally many images, by confidence. Bound: the largest "
-        "distance possible at an image's L and λ₂. Classes that matter, the exponential of the entropy, and L "
-        "are medians of a group. The table distances has a row for each image."
+        "distance possible at an image's L and λ₂. Classes that matter, the exponential of the entropy, and "
+        "L are medians of a group. The table distances has a row for each image."
     )
     return details("The distance by confidence", table([head], body, text))
 
