@@ -176,7 +176,7 @@ def imported_models():
     return [
         name
         for name, model in settings.models.items()
-        if model.weights or models.REGISTRY.get(model.architecture).traits.get("pretrained")
+        if model.weights or not models.needs_training(model.architecture, model.parameters)
     ]
 
 

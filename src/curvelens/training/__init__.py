@@ -24,6 +24,7 @@ from curvelens.schedules import Training
 from curvelens.store import ImageSet, RegressionSet, atomic
 from curvelens.tables import Column, frame, schema
 from curvelens.training.descent import Descent, Objective, State, optimizer
+from curvelens.training.heads import HeadClassification, frozen_layers
 from curvelens.training.objectives import (
     Classification,
     Evaluation,
@@ -106,7 +107,9 @@ def train(
     """Minimise the cross-entropy by stochastic gradient descent, in place.
 
     The result depends on the model's weights, the images, the parameters, ``seed`` and ``name``. The number
-    of threads changes it by floating-point rounding only, an interruption not at all.
+    of threads changes it by floating-point rounding only, an interruption not at all. Weights that ask for no
+    gradient stay as they are; where they are the first layers of a chain and images are not augmented, what
+    those layers give is computed once.
 
     Args:
         model: Classifier on the device to train on; it is left in evaluation mode and without gradients.
@@ -131,7 +134,12 @@ def train(
             f"training {name}: the data set has no images to train on; choose another one, or a network "
             "that is trained already"
         )
-    objective = Classification(model, training, validation, parameters.augmentation)
+    frozen = frozen_layers(model) if parameters.augmentation is None else 0
+    objective: Objective = (
+        HeadClassification(model, frozen, training, validation)
+        if frozen
+        else Classification(model, training, validation, parameters.augmentation)
+    )
     arrays = (training.images, training.labels)
     state = _fit(model, objective, arrays, parameters, (seed, name), checkpoint, checkpoint_seconds, threads)
     return frame(state.history, HISTORY)

@@ -1,4 +1,4 @@
-"""Random changes of training images: flips, colours, grey. A batch at once, each image in its own way.
+"""Random changes of training images: cut-outs, flips, colours, grey. A batch at once, each in its own way.
 
 The operations and their random numbers are those of torchvision's ``RandomHorizontalFlip``, ``ColorJitter``
 (its four changes in random order) and ``RandomGrayscale``, one after another.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from curvelens.errors import DataError
 from curvelens.schedules import Augmentation
@@ -36,7 +37,7 @@ def augment(images: Tensor, parameters: Augmentation) -> Tensor:
             f"augmentation: images of {images.shape[1]} channels have no colours; "
             "leave out saturation, hue and grayscale"
         )
-    images = images.clone()
+    images = _cut_out(images, parameters.crop) if parameters.crop < 1 else images.clone()
     chances = torch.rand(3, len(images))
     flipped, jittered, grey = (
         torch.nonzero(chance < bound)[:, 0].to(images.device)
@@ -49,6 +50,20 @@ def augment(images: Tensor, parameters: Augmentation) -> Tensor:
     if len(grey):
         images[grey] = _grey(images[grey]).expand(-1, 3, -1, -1)
     return images
+
+
+def _cut_out(images: Tensor, smallest: float) -> Tensor:
+    """Cut a random part of each image, of its shape and of at least that share of its area, and scale it up.
+
+    As torchvision's ``RandomResizedCrop`` without a change of the aspect ratio: area and place are uniform.
+    """
+    numbers = torch.rand(3, len(images)).to(images)
+    side = (smallest + (1 - smallest) * numbers[0]).sqrt()
+    shift = (1 - side) * (2 * numbers[1:] - 1)
+    zero = torch.zeros_like(side)
+    rows = [torch.stack([side, zero, shift[0]], 1), torch.stack([zero, side, shift[1]], 1)]
+    grid = affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1)
 
 
 def _jitter(images: Tensor, parameters: Augmentation) -> Tensor:
