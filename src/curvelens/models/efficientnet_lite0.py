@@ -26,7 +26,8 @@ class EfficientNetLite0Parameters(Parameters):
     finetune: Literal["none", "head", "all"] = Field(
         "none",
         description="`head`: a new last layer for the data set's classes is trained, on features of the "
-        "rest; `all`: everything is trained on, from the given weights and a new last layer; `none`: nothing is.",
+        "rest; `all`: everything is trained on, from the given weights and a new last layer; `none`: "
+        "nothing is.",
     )
 
 
