@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image, Resampling
 
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 UNLABELLED = -1  # label of a picture whose class is not known
 _WIDE = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey values of more than 8 bits
 
@@ -67,6 +68,27 @@ def middle_square(picture: Image, size: int, resampling: Resampling) -> Image:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     return picture.crop((left, top, left + side, top + side)).resize((size, size), resampling)
+
+
+def packaged_picture(package: str, path: str) -> Path:
+    """Return a picture that ships inside an installed package.
+
+    Args:
+        package: Name under which the package is imported.
+        path: Where the picture lies there.
+
+    Raises:
+        DataError: The package is missing, or holds no such file.
+    """
+    from curvelens.store import packaged
+
+    file = packaged(package, path)
+    if file is None:
+        name = _DISTRIBUTIONS.get(package, package)
+        raise DataError(
+            f"package {name} does not hold {path}; install the pinned version: pip install {name}"
+        )
+    return file
 
 
 def imagenet_classes() -> list[str]:

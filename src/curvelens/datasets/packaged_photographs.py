@@ -108,7 +108,6 @@ _FOOLBOX = tuple(
     for index, label in enumerate(_FOOLBOX_LABELS)
 )
 _ALL = (*_SCIKIT_IMAGE, *_FOOLBOX, *_OTHERS)
-_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 class PackagedPhotographsParameters(Parameters):
@@ -150,11 +149,13 @@ def load(parameters: PackagedPhotographsParameters, data_dir: Path | None, cache
     import numpy as np
 
     from curvelens.datasets import RawDataset, content_sha256
-    from curvelens.datasets._photographs import imagenet_classes, read_picture
+    from curvelens.datasets._photographs import imagenet_classes, packaged_picture, read_picture
 
     labels = np.array([one.label for one in _ALL], dtype=np.int64)
     ids = [f"{one.package}/{Path(one.path).stem}" for one in _ALL]
-    stacked = np.stack([read_picture(_located(one), parameters.size) for one in _ALL])
+    stacked = np.stack(
+        [read_picture(packaged_picture(one.package, one.path), parameters.size) for one in _ALL]
+    )
     return RawDataset(
         images=stacked,
         labels=labels,
@@ -167,17 +168,3 @@ def load(parameters: PackagedPhotographsParameters, data_dir: Path | None, cache
         trainable=False,
         origins={name: one.origin for name, one in zip(ids, _ALL, strict=True)},
     )
-
-
-def _located(photograph: Photograph) -> Path:
-    from curvelens.errors import DataError
-    from curvelens.store import packaged
-
-    package, path = photograph.package, photograph.path
-    file = packaged(package, path)
-    if file is None:
-        name = _DISTRIBUTIONS.get(package, package)
-        raise DataError(
-            f"package {name} does not hold {path}; install the pinned version: pip install {name}"
-        )
-    return file

@@ -100,10 +100,15 @@ def described(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[s
 
     Returns:
         ``architecture``, ``parameters``, ``classes``, ``image_shape``.
+
+    Raises:
+        ModelError: The parameters name classes, and the data set has others.
     """
+    # An architecture whose parameters name classes is registered with what fits them to a data set's.
+    fitted = REGISTRY.get(settings["architecture"]).traits.get("fitted", lambda parameters, _: parameters)
     return {
         "architecture": settings["architecture"],
-        "parameters": settings["parameters"],
+        "parameters": fitted(settings["parameters"], dataset["class_names"]),
         "classes": len(dataset["class_names"]),
         "image_shape": dataset["image_shape"],
     }

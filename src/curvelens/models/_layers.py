@@ -64,6 +64,26 @@ class Residual(nn.Module):
         return result
 
 
+class LogSumExp(nn.Module):
+    """One logit for each group of logits: the logarithm of the sum of their exponentials.
+
+    The SoftMax of the result is the SoftMax of all logits, summed over each group and scaled to sum to one.
+
+    Args:
+        groups: Positions of each group's logits.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.names = [f"group_{number}" for number in range(len(groups))]
+        for name, members in zip(self.names, groups, strict=True):
+            self.register_buffer(name, torch.tensor(list(members)), persistent=False)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Merge ``z[B, k]`` to ``[B, groups]``."""
+        return torch.stack([z[:, getattr(self, name)].logsumexp(1) for name in self.names], 1)
+
+
 def activation(name: str, beta: float) -> nn.Module:
     """Return ReLU or SoftPlus(beta); SoftPlus keeps torch's linear threshold, without which it overflows."""
     return nn.ReLU() if name == "relu" else nn.Softplus(beta=beta, threshold=20.0)

