@@ -1,4 +1,4 @@
-"""Whether a network reacts as a map says: deletion and insertion, and the map as a model of the loss nearby."""
+"""Whether a network reacts as a map says: deletion and insertion, and the map as a model of the loss."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 
 from curvelens import methods, seeds
 from curvelens.costs import tensor_memory
-from curvelens.experiments.judging_measures import SLOPE, Loss, Row, Scene, read, sense
+from curvelens.experiments.judging_measures import Loss, Row, Scene, read
 from curvelens.experiments.scalars import PREDICTED
 from curvelens.sanity import randomized, similarity
 from curvelens.stability import noisy_images, sensitivity
@@ -74,9 +74,9 @@ def stability(
 
 
 def own_model(explainer: Explainer, method: str, model: nn.Module, scene: Scene, loss: Loss) -> Iterator[Row]:
-    """Yield what the method's own local model of the loss leaves unexplained, if it makes one."""
+    """Yield what the method's own local model of the loss leaves unexplained, of a method that makes one."""
     traits = methods.REGISTRY.get(method).traits
-    if sense(method) == SLOPE or traits.get("curvature"):
+    if traits.get("local_model"):
         yield from loss.own(explainer(method, model, scene, scalar="predicted_log_probability"))
 
 

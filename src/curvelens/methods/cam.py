@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from curvelens.targets import Scalar
 
 
-@REGISTRY.register("cam", reference="Zhou et al. 2016, arXiv:1512.04150, eq. 2", signed=True)
+@REGISTRY.register(
+    "cam", reference="Zhou et al. 2016, arXiv:1512.04150, eq. 2", signed=True, sense="contribution"
+)
 def cam(f: Scalar, x: Tensor, seed: int, parameters: NoParameters) -> Explanation:
     """Class-activation map, of networks that average their last feature maps before a single linear layer.
 

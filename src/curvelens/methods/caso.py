@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     parameters=Penalties,
     reference="Singla et al. 2019, arXiv:1902.00407, eq. 5, solved to a KKT residual",
     signed=True,
+    sense="slope",
     shares=curvature_of,
 )
 def caso(f: Scalar, x: Tensor, seed: int, parameters: Penalties, curvature: LossCurvature) -> Explanation:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 @REGISTRY.register(
-    "gradient", reference="Simonyan et al. 2014, arXiv:1312.6034, eq. 4", signed=True, sense="slope"
+    "gradient",
+    reference="Simonyan et al. 2014, arXiv:1312.6034, eq. 4",
+    signed=True,
+    sense="slope",
+    local_model=True,
 )
 def gradient(f: Scalar, x: Tensor, seed: int, parameters: NoParameters) -> Explanation:
     """Gradient of the scalar with respect to the pixels.

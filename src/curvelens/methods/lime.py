@@ -44,6 +44,7 @@ class Surrogate(Parameters):
     reference="Ribeiro et al. 2016, arXiv:1602.04938, eq. 1, with the kernel, the ridge regression and the "
     "mean colours of the authors' code for images",
     signed=True,
+    sense="contribution",
 )
 def lime(f: Scalar, x: Tensor, seed: int, parameters: Surrogate) -> Explanation:
     """By how much each super-pixel adds to the scalar, in a linear model fitted to images that lack some.

@@ -34,6 +34,7 @@ class Square(Parameters):
     parameters=Square,
     reference="Zeiler and Fergus 2014, arXiv:1311.2901, sec. 4.2",
     signed=True,
+    sense="contribution",
 )
 def occlusion(f: Scalar, x: Tensor, seed: int, parameters: Square) -> Explanation:
     """By how much the scalar falls when a square of the image is covered, the mean over squares on a pixel.

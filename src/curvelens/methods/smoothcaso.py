@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     parameters=SmoothPenalties,
     reference="Singla et al. 2019, arXiv:1902.00407, Definition 4, with copies in pairs x ± noise",
     signed=True,
+    sense="slope",
     shares=curvature_of,
 )
 def smoothcaso(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     reference="Smilkov et al. 2017, arXiv:1706.03825, with copies in pairs x ± noise",
     signed=True,
     sense="slope",
+    local_model=True,
     copies=True,
 )
 def smoothgrad(f: Scalar, x: Tensor, seed: int, parameters: NoisyCopies, copies: Copies) -> Explanation:

@@ -25,6 +25,7 @@ class CurvedCopies(NoisyCopies):
     parameters=CurvedCopies,
     reference="Torop et al. 2023, eq. 7, by symmetric regression",
     signed=True,
+    local_model=True,
     copies=True,
     curvature=True,
 )
