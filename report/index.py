@@ -231,6 +231,32 @@ report.show("explanations", missing="This run stored no explanations (stage expl
 report.shared_calls()
 
 # %% [markdown]
+# ## Which explanation does what it promises?
+#
+# A map that looks right may still be wrong. Four questions have answers in numbers. Does it point at the
+# object, where the object's pixels are known? In a grid of images of different classes the cell of the
+# explained class is known for certain ([Böhle et al. 2021](https://arxiv.org/abs/2104.00032)). Does the
+# network react as the map says? Its most important pixels are deleted, or inserted into a blurred image
+# ([Petsiuk et al. 2018](https://arxiv.org/abs/1806.07421)), and a map $s$ that is a slope is held against how
+# the loss changes nearby:
+#
+# $$P_{\mathrm{MSE}}(\varepsilon) = E_{\|\delta\| \leq \varepsilon}
+#   \left( a\, s^{\top}\delta - \left( L(x+\delta) - L(x) \right) \right)^2$$
+#
+# with the factor $a$ that suits the map best, chosen on other perturbations; “unexplained” is its ratio to
+# the mean squared change of the loss. Does it stay when noise is added that nobody sees ([Yeh et al.
+# 2019](https://arxiv.org/abs/1901.09392))? And does it change when the weights are randomised ([Adebayo et
+# al. 2018](https://arxiv.org/abs/1810.03292))? A map that does not is not about the network.
+
+# %%
+report.show(
+    "judging", "removal_curves", "grids", missing="This run did not judge explanations (stage judging)."
+)
+
+# %%
+report.judgement()
+
+# %% [markdown]
 # ## How do explanations change from one class to another?
 #
 # A saliency map is local; a path is not. On the straight line $x(t) = (1-t)\,x_0 + t\,x_1$ between two

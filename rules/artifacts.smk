@@ -44,6 +44,12 @@ def experiment_artifacts(experiment):
             experiment=experiment,
             shard=range(chosen.sparsity.shards),
         )
+    if chosen.judging is not None and chosen.judging.grids is not None:
+        found["grid_maps"] = expand(
+            "results/judging/{experiment}/{shard}.npz",
+            experiment=experiment,
+            shard=range(chosen.judging.shards),
+        )
     if chosen.explanations is not None:
         found["maps"] = explanation_files(experiment, "npz")
     return found

@@ -8,6 +8,7 @@ rule judge:
     output:
         table="results/judging/{experiment}/{shard}.parquet",
         curves="results/judging/{experiment}/{shard}.curves.parquet",
+        grids="results/judging/{experiment}/{shard}.npz",
     log:
         "results/logs/judge/{experiment}/{shard}.log",
     benchmark:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from curvelens import jobs, models, store, tables
@@ -29,14 +30,19 @@ judge = judging.Judge(
     settings,
     judging_again.Explainer(explained["methods"], explained["scalar"], snakemake.params.seed),
     judging.stored_maps(snakemake.input.maps, chosen.ids),
-    judging.calls(tables.collect(snakemake.input.index, EXPLANATIONS)),
+    judging.costs(tables.collect(snakemake.input.index, EXPLANATIONS)),
     judging.mask_classes(store.load_json(snakemake.input.dataset)),
     frozenset(chosen.ids[: settings.stability.images] if settings.stability else []),
     frozenset(chosen.ids[: settings.randomization.images] if settings.randomization else []),
 )
 table, curves = judge.images(chosen.shard(number, shards), device)
+grids: dict[str, np.ndarray] = {}
+names: list[str] = []
 if settings.grids is not None:
     made = judging_grids.grids(model, everything, settings.grids, snakemake.params.seed, device)
-    table = pd.concat([table, judge.grids(made.shard(number, shards), device)], ignore_index=True)
+    shard = made.shard(number, shards)
+    rows, grids = judge.grids(shard, device)
+    table, names = pd.concat([table, rows], ignore_index=True), shard.images.ids
+store.save_explanations(snakemake.output.grids, grids, names)
 tables.write(table, JUDGEMENT_IMAGES, snakemake.output.table)
 tables.write(curves, CURVE_PARTS, snakemake.output.curves)

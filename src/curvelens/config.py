@@ -58,7 +58,6 @@ class Experiment(Closed):
                     )
         return self
 
-
     @model_validator(mode="after")
     def _maps_are_there_to_judge(self) -> Experiment:
         if self.judging is None:

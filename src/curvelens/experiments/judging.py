@@ -56,7 +56,7 @@ class Judge:
         settings: The stage's settings.
         explainer: Makes maps anew.
         maps: The stored ones.
-        calls: Gradient calls that each rests on, by (method, image id).
+        costs: What each took, by (method, image id).
         classes: Class index by value of the masks.
         stable: Ids of the images whose maps are made anew under noise.
         random: Ids of those explained with randomised networks.
@@ -66,7 +66,7 @@ class Judge:
     settings: Judging
     explainer: again.Explainer
     maps: Maps
-    calls: Mapping[tuple[str, str], int]
+    costs: Mapping[tuple[str, str], Row]
     classes: Mapping[int, int] = field(default_factory=dict)
     stable: frozenset[str] = frozenset()
     random: frozenset[str] = frozenset()
@@ -110,27 +110,44 @@ class Judge:
         )
         return frame(made, JUDGEMENT_IMAGES), frame(points, CURVE_PARTS)
 
-    def grids(self, grids: GridSet, device: torch.device | str = "cpu") -> pd.DataFrame:
+    def grids(
+        self, grids: GridSet, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Explain grids of images anew, and judge whether maps stay in the cell of the explained class.
 
+        Args:
+            grids: N grids.
+            device: Device of the model.
+            dtype: Type to compute in; None means float32.
+
         Returns:
-            The table :data:`JUDGEMENT_IMAGES`.
+            The table :data:`JUDGEMENT_IMAGES`, and for pictures ``images`` ``[N, C, H, W]``, ``cells``
+            ``[N, H, W]`` and the importance of pixels ``[N, H, W]`` under the name of each method, NaN where
+            it failed.
         """
+        pixels = {"images": grids.images.images, "cells": grids.cells}
+        shape = (len(grids.images), *grids.images.shape[1:])
+        maps = {name: np.full(shape, np.nan, np.float32) for name in self.chosen}
 
         def judge(item: Item) -> list[Row]:
             place = grids.images.ids.index(item.image_id)
             scene = Scene(item.image_id, item.x, item.label, grids.cells[place])
-            thresholds = self.settings.thresholds
             noise = read(RANDOM, random_map(scene.x.shape, self.explainer.seed, scene.image_id))
-            rows = _rows(scene, RANDOM, "energy", partial(localized, scene, noise, thresholds))
-            for method in self.chosen:
-                rows += _rows(scene, method, "energy", partial(self._anew, scene, method))
+            rows = _rows(scene, RANDOM, "energy", partial(localized, scene, noise, self.settings.thresholds))
+            for name in self.chosen:
+                rows += _rows(scene, name, "energy", partial(self._anew, scene, name, maps[name][place]))
             return rows
 
         made = per_image(
-            grids.images, self.model, judge, description="grids", device=device, constants={"scene": GRID}
+            grids.images,
+            self.model,
+            judge,
+            description="grids",
+            device=device,
+            dtype=dtype,
+            constants={"scene": GRID},
         )
-        return frame(made, JUDGEMENT_IMAGES)
+        return frame(made, JUDGEMENT_IMAGES), pixels | maps
 
     def _image(self, scene: Scene, points: list[Row]) -> list[Row]:
         missing = [name for name, stored in self.maps.items() if scene.image_id not in stored]
@@ -156,9 +173,10 @@ class Judge:
                 rows += _rows(scene, name, "randomization", work)
         return rows
 
-    def _anew(self, scene: Scene, method: str) -> Iterable[Row]:
-        """Return how well a map made for the scene finds its object."""
+    def _anew(self, scene: Scene, method: str, kept: np.ndarray) -> Iterable[Row]:
+        """Return how well a map made for the scene finds its object, and keep it in ``kept`` ``[H, W]``."""
         found = self.explainer.importance(method, self.model, scene)
+        kept[:] = found
         return localized(scene, found, self.settings.thresholds)
 
     def _stored(
@@ -170,8 +188,8 @@ class Judge:
         areas, curve = removal.rows(pixels)
         points += [{"image_id": scene.image_id, "method": name} | point for point in curve]
         yield from areas
-        if name != RANDOM:
-            yield {"metric": "calls", "value": float(self.calls[name, scene.image_id])}
+        for metric, value in self.costs.get((name, scene.image_id), {}).items():
+            yield {"metric": metric, "value": value}
 
     def _around(self, scene: Scene, usable: Mapping[str, np.ndarray]) -> list[Row]:
         """Return what maps say of the loss nearby, and how stable they are."""
@@ -186,7 +204,9 @@ class Judge:
             return rows
         for name in self.chosen:
             work = partial(again.stability, self.explainer, name, self.model, scene, part)
-            rows += _rows(scene, name, "sensitivity", work)
+            timed = "seconds" in self.costs.get((name, scene.image_id), {})
+            found = _rows(scene, name, "sensitivity", work)
+            rows += [row for row in found if not (timed and row["metric"] == "seconds")]
             if loss is not None:
                 work = partial(again.own_model, self.explainer, name, self.model, scene, loss)
                 rows += _rows(scene, name, "own_unexplained", work)
@@ -216,14 +236,23 @@ def stored_maps(paths: Iterable[str | Path], ids: Collection[str]) -> dict[str, 
     return found
 
 
-def calls(index: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Return how many gradient calls each map rests on, by method and image id.
+def costs(index: pd.DataFrame) -> dict[tuple[str, str], Row]:
+    """Return what each stored map took, by method and image id.
 
     Args:
         index: The table :data:`curvelens.summaries.explanations.EXPLANATIONS`.
+
+    Returns:
+        ``calls``, which it rests on, and ``seconds``: of a map that used calls made for another method, in
+        proportion to the calls that it would have made alone, left out where it made none.
     """
-    fine = index[index["status"] == OK]
-    return {(row.method, row.image_id): int(row.calls_alone) for row in fine.itertuples()}
+    found: dict[tuple[str, str], Row] = {}
+    for row in index[index["status"] == OK].itertuples():
+        taken: Row = {"calls": float(row.calls_alone)}
+        if row.calls > 0 or row.calls_alone == 0:
+            taken["seconds"] = float(row.seconds) * (row.calls_alone / row.calls if row.calls else 1)
+        found[row.method, row.image_id] = taken
+    return found
 
 
 def mask_classes(dataset: Mapping[str, Any]) -> dict[int, int]:

@@ -12,7 +12,7 @@ from curvelens.errors import DataError
 from curvelens.figures import interpret_path
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import distances, run, studies, summaries, superpixels, theorems, trust
+from curvelens.reporting import distances, judging, run, studies, summaries, superpixels, theorems, trust
 from curvelens.reporting.html import (
     Html,
     bullets,
@@ -239,6 +239,15 @@ class Report:
             found = self.table(experiment, "superpixels")
             if found is not None and len(found):
                 parts += self._titled(experiment, [superpixels.table_of(found)])
+        return Html(*parts)
+
+    def judgement(self) -> Html:
+        """Return the tables of explanation methods by measures."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            summary = self.table(experiment, "judgement")
+            if summary is not None and len(summary):
+                parts += self._titled(experiment, judging.table_of(summary))
         return Html(*parts)
 
     def complexity(self) -> Html:

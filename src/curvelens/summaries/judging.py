@@ -72,7 +72,7 @@ METRICS: dict[str, Metric] = {
         "rank correlation with the map of a randomised network",
         "share of layers",
     ),
-    "seconds": Metric("seconds", LOWER, "wall time of one image, no work shared"),
+    "seconds": Metric("seconds", LOWER, "wall time of one map, as if no gradient call were shared"),
     "memory": Metric("memory", LOWER, "peak memory of tensors, MiB"),
     "calls": Metric("gradient calls", LOWER, "gradient calls that one map rests on"),
 }
