@@ -29,6 +29,8 @@ def experiment_artifacts(experiment):
             found |= {name: f"results/tables/{experiment}/{name}.parquet" for name in names}
     if chosen.distances is not None and chosen.distances.compared_images:
         found["curvature_forms"] = f"results/tables/{experiment}/curvature_forms.parquet"
+    if chosen.distances is not None and chosen.distances.examples:
+        found["distance_examples"] = f"results/distances/{experiment}/examples.npz"
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
         found["film"] = f"results/films/{experiment}/path.npz"
@@ -52,6 +54,11 @@ def experiment_artifacts(experiment):
         )
     if chosen.explanations is not None:
         found["maps"] = explanation_files(experiment, "npz")
+        if any(
+            methods.REGISTRY.get(name).traits.get("context_aware") for name in explained_methods(experiment)
+        ):
+            for name in ("context_aware", "map_agreement"):
+                found[name] = f"results/tables/{experiment}/{name}.parquet"
     return found
 
 

@@ -76,3 +76,33 @@ rule compare_curvatures:
         "Compare forms of the Hessian on {wildcards.experiment}"
     script:
         "../scripts/compare_curvatures.py"
+
+
+rule explain_examples:
+    input:
+        network=network,
+        images=images("test"),
+        table="results/tables/{experiment}/distances.parquet",
+    output:
+        "results/distances/{experiment}/examples.npz",
+    log:
+        "results/logs/explain_examples/{experiment}.log",
+    benchmark:
+        "results/benchmarks/explain_examples/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=section("distances"),
+        seed=settings.seed,
+        device=settings.device,
+        code=lambda wildcards: library(
+            "experiments.distance_examples", "models", model_code(model_of(wildcards))
+        ),
+    message:
+        "Explain the images of {wildcards.experiment} on which CASO and CAFO agree most and least"
+    script:
+        "../scripts/explain_examples.py"

@@ -72,3 +72,30 @@ rule gather_explanations:
         "Gather the index of explanations of {wildcards.experiment}"
     script:
         "../scripts/gather_explanations.py"
+
+
+rule compare_maps:
+    input:
+        index="results/tables/{experiment}/explanations.parquet",
+        maps=lambda wildcards: explanation_files(wildcards.experiment, "npz"),
+    output:
+        context_aware="results/tables/{experiment}/context_aware.parquet",
+        context_aware_csv="results/tables/{experiment}/context_aware.csv",
+        map_agreement="results/tables/{experiment}/map_agreement.parquet",
+        map_agreement_csv="results/tables/{experiment}/map_agreement.csv",
+    log:
+        "results/logs/compare_maps/{experiment}.log",
+    benchmark:
+        "results/benchmarks/compare_maps/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=library("summaries.map_agreement"),
+    message:
+        "Compare the maps of all methods of {wildcards.experiment}"
+    script:
+        "../scripts/compare_maps.py"

@@ -21,6 +21,7 @@ AFFORDABLE_CLASSES = 32
 8 of them, each a forward-mode and a reverse pass one after the other."""
 
 L_ERROR = 1e-4  # of 2c₁: what an error of L does to an explanation, relatively
+SMOOTH_L_ERROR = 1e-3  # in the mean over copies, where each product takes many passes and sampling errs by more
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def loss_curvature(
     if form == "factor":
         return _by_factor(model, x, label)
     if form == "products":
-        return _by_products(softmax_products(model, x, label), c1, seed)
+        return _by_products(softmax_products(model, x, label), L_ERROR * 2 * c1, seed)
     if form == "differentiation":
         return _by_differentiation(taylor(targets.loss(model, label), x)["H+G"], 1, x.numel())
     raise ArgumentError(
@@ -132,7 +133,8 @@ def smooth_loss_curvature(
     """
     copies = gaussian_copies(x, sigma, samples, seed)
     if targets.logits(model).piecewise_linear:
-        return _by_products(softmax_products(model, copies, label, copies=True), c1, seed)
+        products = softmax_products(model, copies, label, copies=True)
+        return _by_products(products, SMOOTH_L_ERROR * 2 * c1, seed)
     loss = targets.loss(model, label)
 
     def mean(columns: torch.Tensor) -> torch.Tensor:
@@ -154,8 +156,8 @@ def _by_factor(model: torch.nn.Module, x: torch.Tensor, label: int) -> LossCurva
     return LossCurvature(H.gradient.double(), H, 0.0, largest, 0.0, "factor", classes, lambda: H.calls)
 
 
-def _by_products(products: SoftmaxProducts, c1: float, seed: int) -> LossCurvature:
-    found = products.largest_eigenvalue(L_ERROR * 2 * c1, seed)
+def _by_products(products: SoftmaxProducts, tolerance: float, seed: int) -> LossCurvature:
+    found = products.largest_eigenvalue(tolerance, seed)
     full = products.probabilities.numel()
     return LossCurvature(
         products.gradient, products, 0.0, found.value, found.error, "products", full, lambda: products.calls

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from curvelens.context_aware.choice import choose_l1
+from curvelens.context_aware.choice import choose_l1
 from curvelens.context_aware.comparison import sparsity
 from curvelens.context_aware.explanation import ContextAware, cafo, caso
 from curvelens.context_aware.penalties import choose_l2

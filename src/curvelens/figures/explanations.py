@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curvelens.errors import DataError
-from curvelens.figures import FigureSpec, Tables, register, style
+from curvelens.figures import FigureSpec, Tables, pixels, register, style
 from curvelens.figures.inputs import succeeded
 from curvelens.figures.wording import count, listing, sentences
 
@@ -39,7 +37,8 @@ _LOSS = ("cafo", "caso", "smoothcafo", "smoothcaso")
 _SIGNED, _MAGNITUDE = "RdBu_r", "Purples"
 
 
-def _methods(rows: DataFrame) -> list[str]:
+def methods_in(rows: DataFrame) -> list[str]:
+    """Return the methods of an index, those known by name first."""
     present = rows["method"].unique().tolist()
     return [name for name in NAMES if name in present] + sorted(name for name in present if name not in NAMES)
 
@@ -72,28 +71,6 @@ def misclassified(rows: DataFrame) -> Any:
     return (rows["label"] != rows["prediction"]) & (rows["label"] >= 0)
 
 
-def _pixels(tables: Tables, image_id: str) -> np.ndarray:
-    for images in tables["images"]:
-        place = np.flatnonzero(images["ids"] == image_id)
-        if place.size:
-            return np.moveaxis(images["images"][place[0]], 0, -1).squeeze()
-    raise DataError(
-        f"image {image_id!r} was explained but is not in the images given to the figure; add its split"
-    )
-
-
-def _map(tables: Tables, image_id: str, method: str) -> np.ndarray:
-    """Return an attribution [H, W], its channels summed."""
-    for shard in tables["maps"]:
-        place = np.flatnonzero(shard["ids"] == image_id) if shard["folder"] == method else np.zeros(0)
-        if place.size:
-            return shard["attribution"][place[0]].sum(axis=0)
-    raise DataError(
-        f"image {image_id!r} is in the index of {method} but not among its maps; give every shard to the "
-        "figure"
-    )
-
-
 def _show(axes: Axes, values: np.ndarray) -> None:
     cap = float(np.quantile(np.abs(values), QUANTILE)) or float(np.abs(values).max()) or 1.0
     signed = bool((values < 0).any())
@@ -101,28 +78,14 @@ def _show(axes: Axes, values: np.ndarray) -> None:
 
 
 def _title(tables: Tables, row: Any) -> str:
-    names: list[object] = next(
-        (model["class_names"] for model in tables.get("models", []) if "class_names" in model), []
-    )
-    label, prediction = (
-        str(names[int(k)]) if int(k) < len(names) else str(int(k)) for k in (row.label, row.prediction)
-    )
-    known = row.label >= 0 and row.label != row.prediction
-    said = f"{label} taken for {prediction}" if known else prediction
-    return f"{said}\n{_confidence(row.confidence)}"
-
-
-def _confidence(value: float) -> str:
-    """Return a probability cut, not rounded, so that 0.99996 does not read as certainty."""
-    digits = 4 if value > 0.999 else 3
-    return "p > 0.9999" if value > 0.9999 else f"p = {math.floor(value * 10**digits) / 10**digits}"
+    return f"{pixels.said(tables, row)}\n{pixels.confidence(row.confidence)}"
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
     """Draw one image a column on a page, one image a row on a telephone."""
     from matplotlib.figure import Figure
 
-    images, methods = chosen(tables), _methods(succeeded(tables["explanations"]))
+    images, methods = chosen(tables), methods_in(succeeded(tables["explanations"]))
     shape = (len(methods) + 1, max(len(images), 1))
     size = layout.width / (shape[1] + 0.6) if not layout.narrow else layout.width / (shape[0] + 0.4)
     height = size * (shape[1] if layout.narrow else shape[0]) * 1.04 + (0.3 if layout.narrow else 0.7)
@@ -137,7 +100,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         style.empty(grid[0, 0], "no image was explained by every method")
         return figure
     for column, row in enumerate(images.itertuples()):
-        grid[0, column].imshow(_pixels(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
+        grid[0, column].imshow(pixels.picture(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
         text = {"fontsize": 8, "color": style.VERMILLION if 0 <= row.label != row.prediction else style.INK}
         if layout.narrow:
             grid[0, column].set_ylabel(
@@ -148,7 +111,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
                 style.literal(_title(tables, row)), loc="center", fontweight="normal", **text
             )
         for place, method in enumerate(methods, 1):
-            _show(grid[place, column], _map(tables, row.image_id, method))
+            _show(grid[place, column], pixels.attribution(tables, row.image_id, method).sum(axis=0))
     for place, name in enumerate(["image", *(NAMES.get(method, method) for method in methods)]):
         if layout.narrow:
             grid[place, 0].set_title(name, loc="center", fontsize=8, fontweight="normal")
@@ -160,7 +123,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
 def caption(tables: Tables) -> str:
     """Return what is drawn, how maps were processed, and the n."""
     rows = succeeded(tables["explanations"])
-    images, methods = chosen(tables), _methods(rows)
+    images, methods = chosen(tables), methods_in(rows)
     wrong = int(misclassified(images).sum())
     scalars = listing(name.replace("_", " ") for name in rows["scalar"].unique())
     return sentences(
@@ -187,7 +150,7 @@ def alt(tables: Tables) -> str:
     images = chosen(tables)
     rows = succeeded(tables["explanations"])
     told = "; ".join(_title(tables, row).replace("\n", ", ") for row in images.itertuples())
-    names = listing(NAMES.get(method, method) for method in _methods(rows))
+    names = listing(NAMES.get(method, method) for method in methods_in(rows))
     return f"Grid of {count(len(images), 'image')} with {names} maps. True class and confidence: {told}."
 
 

@@ -52,6 +52,9 @@ class SmoothPenalties(Penalties, NoisyCopies):
     """The penalties, and how the image is perturbed."""
 
     samples: int = Field(50, ge=2, description="Noisy copies in pairs x ± noise.")
+    tolerance: float = Field(
+        1e-4, gt=0, lt=1, description="Largest relative KKT residual, where rounding allows it."
+    )
 
     @property
     def shared(self) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     signed=True,
     sense="slope",
     shares=curvature_of,
+    context_aware=True,
 )
 def cafo(f: Scalar, x: Tensor, seed: int, parameters: Penalties, curvature: LossCurvature) -> Explanation:
     """The sparse change of the image that lowers the class's probability most, by the slope of the loss.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     signed=True,
     sense="slope",
     shares=curvature_of,
+    context_aware=True,
 )
 def smoothcafo(
     f: Scalar, x: Tensor, seed: int, parameters: SmoothPenalties, curvature: LossCurvature

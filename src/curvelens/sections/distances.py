@@ -23,3 +23,8 @@ class Distances(Closed):
     compared_images: int = Field(
         0, ge=0, description="Images on which every form is computed and compared; needs ReLU-like networks."
     )
+    examples: int = Field(
+        0,
+        ge=0,
+        description="Images of smallest and as many of largest distance whose explanations are shown.",
+    )
