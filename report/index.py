@@ -70,7 +70,11 @@ report.show("spectra", "regions", missing="This run did not compute Hessian spec
 # as the prediction becomes certain, so theory expects the two to part where the network is unsure.
 
 # %%
-report.show("distances", missing="This run did not compare CASO with CAFO (stage distances).")
+report.show(
+    "distances",
+    "distance_examples",
+    missing="This run did not compare CASO with CAFO (stage distances).",
+)
 
 # %%
 report.distances()

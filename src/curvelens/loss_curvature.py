@@ -21,7 +21,9 @@ AFFORDABLE_CLASSES = 32
 8 of them, each a forward-mode and a reverse pass one after the other."""
 
 L_ERROR = 1e-4  # of 2c₁: what an error of L does to an explanation, relatively
-SMOOTH_L_ERROR = 1e-3  # in the mean over copies, where each product takes many passes and sampling errs by more
+SMOOTH_L_ERROR = (
+    1e-3  # in the mean over copies, where each product takes many passes and sampling errs by more
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from curvelens.context_aware.choice import choose_l1
-from curvelens.context_aware.choice import choose_l1
 from curvelens.context_aware.comparison import sparsity
 from curvelens.context_aware.explanation import ContextAware, cafo, caso
 from curvelens.context_aware.penalties import choose_l2
@@ -32,6 +31,7 @@ class LossExplanation:
         sparsity: η, share of zero pixels, or of zero groups.
         loss: Loss at the perturbed input x + Δ.
         satisfied: Whether η lies in the range that λ₁ was chosen for; None where λ₁ was given.
+        evaluations: Evaluations of the loss without a gradient.
     """
 
     explanation: ContextAware
@@ -41,6 +41,7 @@ class LossExplanation:
     sparsity: float
     loss: float
     satisfied: bool | None
+    evaluations: int
 
 
 def explain_loss(
@@ -91,8 +92,16 @@ def explain_loss(
         )
         height = float(value(loss, (x + made.delta.to(x))[None]))
         share = l1 / top if top > 0 else 0.0
-        return LossExplanation(made, l1, share, l2, sparsity(made.delta, groups), height, None)
+        return LossExplanation(made, l1, share, l2, sparsity(made.delta, groups), height, None, 1)
     chosen = choose_l1(g, H, l2, loss, x, least=least, tolerance=tolerance, groups=groups)
+    share, evaluations = chosen.l1 / top, len(chosen.path)
     return LossExplanation(
-        chosen.explanation, chosen.l1, chosen.l1 / top, l2, chosen.sparsity, chosen.loss, chosen.satisfied
+        chosen.explanation,
+        chosen.l1,
+        share,
+        l2,
+        chosen.sparsity,
+        chosen.loss,
+        chosen.satisfied,
+        evaluations,
     )

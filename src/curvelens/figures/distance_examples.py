@@ -61,7 +61,7 @@ def _row(place: SubFigure, tables: Tables, row: Any, heads: bool, narrow: bool) 
         f"L = {number(row.largest_eigenvalue)}, distance {number(row.distance)}"
     )
     place.suptitle(
-        style.literal(textwrap.fill(label, 52 if narrow else 64)),
+        style.literal(textwrap.fill(label, 52 if narrow else 76)),
         fontsize=7.5 if narrow else 8,
         color=style.VERMILLION if wrong else style.INK,
         x=0.02,
@@ -77,7 +77,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     blocks = [_rows(tables, far) for far in (False, True)]
     most = max(map(len, blocks))
     width = layout.width if layout.narrow else layout.width / 2
-    height = width / len(_COLUMNS) + 0.42
+    height = width / len(_COLUMNS) + 0.38
     down = sum(map(len, blocks)) if layout.narrow else most
     figure = Figure(figsize=(layout.width, max(down * height + (0.9 if layout.narrow else 0.6), 1.2)))
     figure.set_layout_engine("constrained")
@@ -96,8 +96,8 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     return figure
 
 
-def _median(rows: DataFrame, column: str) -> float:
-    return float(rows[column].median())
+def _sure(rows: DataFrame) -> str:
+    return pixels.confidence(float(rows["confidence"].median()))
 
 
 def finding(tables: Tables) -> str:
@@ -106,12 +106,11 @@ def finding(tables: Tables) -> str:
     if near.empty or far.empty:
         return ""
     n = count(len(succeeded(tables["distances"])), "image")
-    less = "less" if _median(far, "confidence") < _median(near, "confidence") else "not less"
+    less = "less" if far["confidence"].median() < near["confidence"].median() else "not less"
     return (
         f"Where CASO and CAFO differ most, at distances of {_spread(far, 'distance')}, the network is {less} "
-        f"sure (median confidence {number(_median(far, 'confidence'))}) than where they agree best, at "
-        f"{_spread(near, 'distance')} ({number(_median(near, 'confidence'), 3)}; {len(far)} and {len(near)} "
-        f"of {n})."
+        f"sure (median {_sure(far)}) than where they agree best, at {_spread(near, 'distance')} (median "
+        f"{_sure(near)}; {len(far)} and {len(near)} of {n})."
     )
 
 

@@ -135,4 +135,4 @@ def explain(
     }
     maps = {"attribution": -found.explanation.delta.to(x)}
     maps |= {name: x.new_tensor(number) for name, number in numbers.items()}
-    return Explanation(maps, curvature.calls)
+    return Explanation(maps, curvature.calls, forward_calls=found.evaluations)

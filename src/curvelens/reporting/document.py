@@ -181,6 +181,15 @@ class Report:
                 parts += self._titled(experiment, blocks)
         return Html(*parts)
 
+    def context_aware(self) -> Html:
+        """Return what the stored context-aware explanations were computed with."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            rows = self.table(experiment, "context_aware")
+            if rows is not None and len(rows):
+                parts += self._titled(experiment, [context_aware.table_of(rows)])
+        return Html(*parts)
+
     def fidelity(self) -> Html:
         """Return the P_MSE tables, the parameters chosen for them, costs, and the paper's misprints."""
         parts: list[Html] = []
