@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import interactions_world
+import maps_world
 import numpy as np
 import path_world
 import report_world as world
@@ -44,6 +45,7 @@ def contents(folder: Path) -> dict:
         **interactions_world.tables(),
         **spirometry_world.tables(),
         **theorems_world.tables(),
+        **maps_world.tables(),
     }
     index = world.index(6)
     tables |= {"explanations": index, "shared_calls": share(index)}
@@ -76,6 +78,9 @@ def contents(folder: Path) -> dict:
     regions = superpixels_world.write(folder / "superpixels", inputs["images"][0])
     inputs |= regions
     paths["superpixels"] = regions["superpixels"]
+    inputs["distance_examples"] = maps_world.examples(
+        folder / "distances", tables["distances"], inputs["images"][0]
+    )
     models = world.write_json(folder / "models" / "relu" / "model.json", model)
     inputs["models"] = [models]
     drawn = {}

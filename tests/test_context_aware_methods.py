@@ -73,9 +73,9 @@ def test_without_sparsity_it_is_a_linear_system(name, classes):
     g, H, l2, k = problem(name, model, x, seed=3)
     found = methods.explain(name, targets.logit(model, k), x, 3, parameters(name, l1=0.0, tolerance=1e-9))
     delta = np.linalg.solve(2 * l2 * np.eye(25) - H, g)
-    # L is found to 1e-4 of 2c₁, which moves 2λ₂ by half of that relatively.
+    # L is found to 1e-4 of 2c₁, in the mean over copies to 1e-3: so much does 2λ₂ − H move, relatively.
     np.testing.assert_allclose(-found.maps["attribution"].flatten(), delta, rtol=1e-3, atol=1e-4 * l2)
-    assert float(found.maps["lambda2"]) == pytest.approx(l2, rel=1e-4)
+    assert float(found.maps["lambda2"]) == pytest.approx(l2, rel=1e-3 if "smooth" in name else 1e-4)
     assert float(found.maps["kkt_residual"]) < 1e-9
 
 

@@ -215,9 +215,7 @@ def test_the_examples_say_where_the_network_is_sure(folder, reverse):
     loaded = load(inputs(folder))
     rank = loaded["distances"]["distance"].rank()
     confidence = rank / 10 if reverse else 1 - rank / 10
-    told = finding(
-        {**loaded, "distances": loaded["distances"].assign(confidence=confidence)}
-    )
+    told = finding({**loaded, "distances": loaded["distances"].assign(confidence=confidence)})
     assert ("is not less sure" in told) == reverse
 
 

@@ -85,12 +85,13 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         style.empty(figure.subplots(), "too few images with a distance")
         return figure
     shape = (2, 1) if layout.narrow else (1, 2)
-    ratios = {"height_ratios": [len(block) or 1 for block in blocks]} if layout.narrow else {}
+    heights = [len(block) or 1 for block in blocks] if layout.narrow else None
     titles = ("Smallest distance of CASO from CAFO", "Largest distance")
+    parts = figure.subfigures(*shape, squeeze=False, height_ratios=heights).ravel()
     drawn = None
-    for part, block, title in zip(figure.subfigures(*shape, **ratios).ravel(), blocks, titles, strict=True):
+    for part, block, title in zip(parts, blocks, titles, strict=True):
         part.suptitle(title, fontsize=9.5, fontweight="bold", x=0.02, ha="left")
-        places = np.atleast_1d(part.subfigures(max(len(block), 1), 1))
+        places = part.subfigures(max(len(block), 1), 1, squeeze=False).ravel()
         for index, row in enumerate(block.itertuples()):
             drawn = _row(places[index], tables, row, index == 0, layout.narrow) or drawn
     return figure

@@ -82,8 +82,8 @@ def _wide(figure: SubFigure, tables: Tables, images: DataFrame, methods: list[st
 
 def _narrow(figure: SubFigure, tables: Tables, images: DataFrame, methods: list[str]) -> AxesImage | None:
     drawn = None
-    parts = np.atleast_1d(figure.subfigures(len(images), 1))
-    for part, row in zip(parts, images.itertuples(), strict=True):
+    parts = figure.subfigures(len(images), 1, squeeze=False)
+    for part, row in zip(parts.ravel(), images.itertuples(), strict=True):
         axes = part.subplots(-(-(1 + len(methods)) // _ACROSS), _ACROSS, squeeze=False).ravel().tolist()
         drawn = _panels(axes, tables, row, methods) or drawn
         label = _label(tables, row, 56)
@@ -106,7 +106,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     if images.empty:
         style.empty(figure.subplots(), "no image was explained by every method")
         return figure
-    top, bottom = figure.subfigures(2, 1, height_ratios=[height, 0.55])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, 0.55]).ravel()
     drawn = (_narrow if layout.narrow else _wide)(top, tables, images, methods)
     if drawn is not None:
         scale = bottom.subplots()
@@ -114,7 +114,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         scale.set_box_aspect(0.035)
         bar.set_label("magnitude, as a share of the map's 99th percentile", fontsize=8)
         bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1 and above"], fontsize=7.5)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return figure
 
 

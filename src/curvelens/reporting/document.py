@@ -12,7 +12,17 @@ from curvelens.errors import DataError
 from curvelens.figures import interpret_path
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import duration, percent
-from curvelens.reporting import distances, judging, run, studies, summaries, superpixels, theorems, trust
+from curvelens.reporting import (
+    context_aware,
+    distances,
+    judging,
+    run,
+    studies,
+    summaries,
+    superpixels,
+    theorems,
+    trust,
+)
 from curvelens.reporting.html import (
     Html,
     bullets,
