@@ -255,6 +255,9 @@ report.spirometry()
 report.show("explanations", missing="This run stored no explanations (stage explanations).")
 
 # %%
+report.gallery()
+
+# %%
 report.shared_calls()
 
 # %% [markdown]

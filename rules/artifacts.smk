@@ -125,6 +125,32 @@ def reported_artifacts(kind):
     return list(dict.fromkeys(file for subject in subjects for file in files(subject)))
 
 
+def galleried():
+    """The experiments whose images have pages in the gallery."""
+    chosen = reported() if settings.report.gallery else []
+    return [name for name in chosen if settings.experiments[name].explanations is not None]
+
+
+def gallery_inputs(wildcards):
+    """What the pages of each experiment are made from: the names are its own and the kind of files."""
+    kinds = {"tables": table_files, "maps": map_files, "images": image_files, "models": model_files}
+    return {
+        f"{experiment}__{kind}": files(experiment)
+        for experiment in galleried()
+        for kind, files in kinds.items()
+    }
+
+
+def map_files(experiment):
+    """The stored maps of an experiment."""
+    return artifacts(experiment)["maps"]
+
+
+def image_files(experiment):
+    """The images of an experiment."""
+    return [artifacts(experiment)["images"]]
+
+
 def table_files(subject):
     """Every table of an experiment or a study."""
     return [file for file in artifacts(subject).values() if str(file).endswith(".parquet")]

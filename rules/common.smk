@@ -10,7 +10,7 @@ if source.is_dir():
     sys.path.insert(0, str(source))
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])))
 
-from curvelens import datasets, methods, models
+from curvelens import datasets, methods, models, summaries
 from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError

@@ -1,5 +1,38 @@
+rule render_gallery:
+    input:
+        unpack(gallery_inputs),
+        templates=[
+            workflow.source_path("../report/template/curvelens/style.css"),
+            workflow.source_path("../report/template/gallery/style.css"),
+            workflow.source_path("../report/template/gallery/filter.js"),
+        ],
+    output:
+        index="results/report/gallery/index.html",
+        pages="results/report/gallery/pages.json",
+        images=directory("results/report/gallery/images"),
+    log:
+        "results/logs/render_gallery.log",
+    benchmark:
+        "results/benchmarks/render_gallery.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=20,
+    params:
+        title=settings.report.title,
+        limit=settings.report.gallery,
+        code=library("reporting.gallery", *(f"summaries.{name}" for name in summaries.modules())),
+    message:
+        "Render the gallery"
+    script:
+        "../scripts/render_gallery.py"
+
+
 rule render_report:
     input:
+        gallery="results/report/gallery/pages.json" if galleried() else [],
         notebook=workflow.source_path("../report/index.py"),
         template=[
             workflow.source_path(f"../report/template/curvelens/{name}")

@@ -35,6 +35,7 @@ contents = {
     "datasets": {Path(path).parent.name: path for path in snakemake.input.datasets},
     "benchmarks": sorted(map(str, Path(snakemake.params.benchmarks).rglob("*.tsv"))),
     "config": config,
+    "gallery": store.load_json(snakemake.input.gallery) if snakemake.input.gallery else {},
 }
 # What else the tables come from, for programs: docs/replication.py names data, networks and machine by it.
 store.save_json(snakemake.output.run, {"config": config, **reporting.machine(config["device"])})

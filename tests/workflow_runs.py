@@ -6,9 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
 from curvelens import summaries
 
@@ -50,5 +48,4 @@ def scheduled(folder: Path, *arguments: str, config: Path | None = TEST_CONFIG) 
 
 def import_all_schemas() -> None:
     """Import every module of summaries: the schema of a table is known once its module is."""
-    for module in iter_modules(summaries.__path__):
-        import_module(f"curvelens.summaries.{module.name}")
+    summaries.import_all()

@@ -83,6 +83,11 @@ class Report(Closed):
 
     title: str = Field("How far can you trust a saliency map?", description="Its heading.")
     experiments: list[str] | None = Field(None, description="Experiments shown; all when null.")
+    gallery: int = Field(
+        100,
+        ge=0,
+        description="Most images of an experiment with a page of their own in the gallery; 0 leaves it out.",
+    )
 
 
 class Config(Closed):

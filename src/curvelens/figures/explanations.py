@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curvelens.figures import FigureSpec, Tables, pixels, register, style
+from curvelens.figures import FigureSpec, Tables, maps, pixels, register, style
 from curvelens.figures.inputs import succeeded
 from curvelens.figures.wording import count, listing, sentences
 
@@ -16,31 +17,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHOWN = 6
-QUANTILE = 0.99
-NAMES = {
-    "gradient": "gradient",
-    "smoothgrad": "SmoothGrad",
-    "vargrad": "VarGrad",
-    "smoothhess": "SmoothHess",
-    "integrated_gradients": "Integrated Gradients",
-    "cafo": "CAFO",
-    "caso": "CASO",
-    "smoothcafo": "SmoothCAFO",
-    "smoothcaso": "SmoothCASO",
-    "cam": "CAM",
-    "gradcam": "Grad-CAM",
-    "gradcam_plus_plus": "Grad-CAM++",
-    "lime": "LIME",
-    "occlusion": "occlusion",
-}
+_GRID = 5  # most methods that a telephone has room for beside each other
 _LOSS = ("cafo", "caso", "smoothcafo", "smoothcaso")
-_SIGNED, _MAGNITUDE = "RdBu_r", "Purples"
 
 
 def methods_in(rows: DataFrame) -> list[str]:
     """Return the methods of an index, those known by name first."""
-    present = rows["method"].unique().tolist()
-    return [name for name in NAMES if name in present] + sorted(name for name in present if name not in NAMES)
+    return maps.ordered(rows["method"].unique().tolist())
 
 
 def chosen(tables: Tables) -> DataFrame:
@@ -71,10 +54,10 @@ def misclassified(rows: DataFrame) -> Any:
     return (rows["label"] != rows["prediction"]) & (rows["label"] >= 0)
 
 
-def _show(axes: Axes, values: np.ndarray) -> None:
-    cap = float(np.quantile(np.abs(values), QUANTILE)) or float(np.abs(values).max()) or 1.0
-    signed = bool((values < 0).any())
-    axes.imshow(values, cmap=_SIGNED if signed else _MAGNITUDE, vmin=-cap if signed else 0, vmax=cap)
+def _show(axes: Axes, values: np.ndarray, method: str) -> None:
+    signed = maps.is_signed(method, values)
+    colours = maps.SIGNED if signed else maps.MAGNITUDE
+    axes.imshow(maps.scaled(values, signed), cmap=colours, vmin=0, vmax=1)
 
 
 def _title(tables: Tables, row: Any) -> str:
@@ -82,37 +65,76 @@ def _title(tables: Tables, row: Any) -> str:
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
-    """Draw one image a column on a page, one image a row on a telephone."""
+    """Draw one image a column on a page, a row on a telephone; where there are many methods, a block."""
     from matplotlib.figure import Figure
 
     images, methods = chosen(tables), methods_in(succeeded(tables["explanations"]))
-    shape = (len(methods) + 1, max(len(images), 1))
+    if images.empty:
+        figure = Figure(figsize=(layout.width, 1.5), layout="constrained")
+        style.empty(figure.subplots(), "no image was explained by every method")
+        return figure
+    return (_grid if len(methods) <= _GRID else _blocks)(tables, layout, images, methods)
+
+
+def _blocks(tables: Tables, layout: style.Layout, images: DataFrame, methods: list[str]) -> Figure:
+    """Draw a block for each image: the image and its maps, as many beside each other as can be told apart."""
+    from matplotlib.figure import Figure
+
+    across = 4 if layout.narrow else 7
+    down = math.ceil((len(methods) + 1) / across)
+    height = down * (layout.width / across + 0.17) + 0.3
+    figure = Figure(figsize=(layout.width, height * len(images)), layout="constrained")
+    blocks = np.atleast_1d(np.asarray(figure.subfigures(len(images), 1)))
+    for block, row in zip(blocks, images.itertuples(), strict=True):
+        said = style.literal(_title(tables, row).replace("\n", ", "))
+        block.suptitle(said, x=0.01, ha="left", fontsize=9, color=_colour(row))
+        panels = block.subplots(down, across, squeeze=False).ravel()
+        for axes in panels:
+            _bare(axes)
+        panels[0].imshow(pixels.picture(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
+        for axes, method in zip(panels[1:], methods, strict=False):
+            _show(axes, pixels.attribution(tables, row.image_id, method).sum(axis=0), method)
+        names = ["image", *(maps.NAMES.get(method, method) for method in methods)]
+        for axes, name in zip(panels, names, strict=False):
+            axes.set_title(_short(name), loc="center", fontsize=7.5, fontweight="normal", pad=2)
+    return figure
+
+
+def _short(name: str) -> str:
+    return "Int. Gradients" if name == maps.NAMES["integrated_gradients"] else name
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _colour(row: Any) -> str:
+    return style.VERMILLION if 0 <= row.label != row.prediction else style.INK
+
+
+def _grid(tables: Tables, layout: style.Layout, images: DataFrame, methods: list[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    shape = (len(methods) + 1, len(images))
     size = layout.width / (shape[1] + 0.6) if not layout.narrow else layout.width / (shape[0] + 0.4)
     height = size * (shape[1] if layout.narrow else shape[0]) * 1.04 + (0.3 if layout.narrow else 0.7)
     figure = Figure(figsize=(layout.width, height), layout="constrained")
     grid = figure.subplots(*(shape[::-1] if layout.narrow else shape), squeeze=False)
     grid = grid.T if layout.narrow else grid
     for axes in grid.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    if images.empty:
-        style.empty(grid[0, 0], "no image was explained by every method")
-        return figure
+        _bare(axes)
     for column, row in enumerate(images.itertuples()):
         grid[0, column].imshow(pixels.picture(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
-        text = {"fontsize": 8, "color": style.VERMILLION if 0 <= row.label != row.prediction else style.INK}
+        said, text = style.literal(_title(tables, row)), {"fontsize": 8, "color": _colour(row)}
         if layout.narrow:
-            grid[0, column].set_ylabel(
-                style.literal(_title(tables, row)), rotation=0, ha="right", va="center", **text
-            )
+            grid[0, column].set_ylabel(said, rotation=0, ha="right", va="center", **text)
         else:
-            grid[0, column].set_title(
-                style.literal(_title(tables, row)), loc="center", fontweight="normal", **text
-            )
+            grid[0, column].set_title(said, loc="center", fontweight="normal", **text)
         for place, method in enumerate(methods, 1):
-            _show(grid[place, column], pixels.attribution(tables, row.image_id, method).sum(axis=0))
-    for place, name in enumerate(["image", *(NAMES.get(method, method) for method in methods)]):
+            _show(grid[place, column], pixels.attribution(tables, row.image_id, method).sum(axis=0), method)
+    for place, name in enumerate(["image", *(maps.NAMES.get(method, method) for method in methods)]):
         if layout.narrow:
             grid[place, 0].set_title(name, loc="center", fontsize=8, fontweight="normal")
         else:
@@ -129,18 +151,16 @@ def caption(tables: Tables) -> str:
     return sentences(
         f"Explanations of the {scalars} for {count(len(images), 'image')} from the surest to the least sure"
         + (f", {wrong} of them misclassified (red)." if wrong else "."),
-        "Signed maps are shown red where a brighter pixel raises the score and blue where it lowers it"
-        + (", VarGrad, which has no sign, from white to purple." if "vargrad" in methods else "."),
+        "Maps whose sign means something are red where they are positive (of a gradient: a brighter pixel "
+        "raises the score) and blue where they are negative, the others from white to purple.",
         "SmoothHess is the direction in which the slope changes most: pixels that act together."
         if "smoothhess" in methods
         else "",
-        f"{listing(NAMES[name] for name in methods if name in _LOSS)} explain the loss of the class "
+        f"{listing(maps.NAMES[name] for name in methods if name in _LOSS)} explain the loss of the class "
         "predicted: the change that raises it most, with its sign turned."
         if set(methods) & set(_LOSS)
         else "",
-        f"Post-processing, the same for all: channels summed, each map capped at the {QUANTILE:.0%} "
-        "quantile of its magnitudes "
-        "and scaled by that cap; no smoothing, no multiplication by the image.",
+        maps.PROCESSING,
         f"Chosen from {count(rows['image_id'].nunique(), 'explained test image')} by confidence alone.",
     )
 
@@ -150,7 +170,7 @@ def alt(tables: Tables) -> str:
     images = chosen(tables)
     rows = succeeded(tables["explanations"])
     told = "; ".join(_title(tables, row).replace("\n", ", ") for row in images.itertuples())
-    names = listing(NAMES.get(method, method) for method in methods_in(rows))
+    names = listing(maps.NAMES.get(method, method) for method in methods_in(rows))
     return f"Grid of {count(len(images), 'image')} with {names} maps. True class and confidence: {told}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from curvelens.figures.explanations import NAMES as _EXPLANATIONS
+from curvelens.figures.maps import NAMES as _EXPLANATIONS
 from curvelens.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, QUIET, SKY, VERMILLION, Mark
 from curvelens.summaries.judging import RANDOM
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, pixels, register, style
-from curvelens.figures.explanations import NAMES, chosen, misclassified
+from curvelens.figures.explanations import chosen, misclassified
 from curvelens.figures.inputs import succeeded
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import count, listing, percent, sentences
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curvelens.figures.explanations import NAMES
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import number, percent
 from curvelens.reporting.html import Html, details, element, table
 

@@ -11,7 +11,7 @@ from curvelens import figures
 from curvelens.errors import DataError
 from curvelens.figures import interpret_path
 from curvelens.figures.inputs import read_table
-from curvelens.figures.wording import duration, percent
+from curvelens.figures.wording import count, duration, percent
 from curvelens.reporting import (
     context_aware,
     distances,
@@ -27,6 +27,7 @@ from curvelens.reporting.html import (
     Html,
     bullets,
     claim_first,
+    details,
     element,
     facts,
     figure,
@@ -47,6 +48,9 @@ _LEADING = frozenset({"trust", "regions", "distances", "fidelity", "attacks"})
 _CLAIMS = 3
 
 
+GALLERY_INDEX = "gallery/index.html"
+
+
 def _claim(finding: str) -> str:
     """Return a finding's claim, the words before its first colon, without a full stop."""
     return finding.partition(": ")[0].rstrip(".")
@@ -60,8 +64,9 @@ class Report:
             files that ``figures.draw`` wrote, by figure), ``tables`` (parquet files, by table) and, where
             there are films, ``films`` (by name: ``video``, ``poster``, ``caption``, ``alt``); ``studies``: by
             name, with ``figures`` and ``tables`` in the same form; ``models`` and ``datasets`` (JSON files,
-            by name); ``benchmarks`` (Snakemake's files); ``config`` (the complete configuration). All but
-            ``title`` and ``experiments`` may be left out.
+            by name); ``benchmarks`` (Snakemake's files); ``config`` (the complete configuration); ``gallery``
+            (address of each image's page, by experiment and image). All but ``title`` and ``experiments`` may
+            be left out.
 
     Raises:
         DataError: ``title`` or ``experiments`` is missing.
@@ -80,6 +85,7 @@ class Report:
         self.config: Mapping[str, Any] = contents.get("config", {})
         self._models = {name: load_json(path) for name, path in contents.get("models", {}).items()}
         self._datasets = {name: load_json(path) for name, path in contents.get("datasets", {}).items()}
+        self._gallery: Mapping[str, Mapping[str, str]] = contents.get("gallery", {})
         self._benchmarks = [Path(path) for path in contents.get("benchmarks", [])]
         self._numbers = itertools.count(1)
         self._read: dict[tuple[str, str], DataFrame] = {}
@@ -257,7 +263,8 @@ class Report:
         for experiment in self.experiments:
             found = self.table(experiment, "superpixels")
             if found is not None and len(found):
-                parts += self._titled(experiment, [superpixels.table_of(found)])
+                pages = self._gallery.get(experiment, {})
+                parts += self._titled(experiment, [superpixels.table_of(found, pages)])
         return Html(*parts)
 
     def judgement(self) -> Html:
@@ -307,6 +314,22 @@ class Report:
             if networks is not None and len(networks):
                 parts += self._titled(study, [studies.spirometry(networks)])
         return Html(*parts)
+
+    def gallery(self) -> Html:
+        """Return links to the gallery: to its index, and to the page of each image by its id."""
+        parts: list[Html] = []
+        for experiment, pages in self._gallery.items():
+            links = [element("li", element("a", name, href=address)) for name, address in pages.items()]
+            if links:
+                shown = details(f"Pages of {count(len(links), 'image')}", element("ul", *links, class_="ids"))
+                parts += self._titled(experiment, [shown])
+        if not parts:
+            return note("This run made no gallery (key report.gallery, and stage explanations).")
+        text = (
+            " has a page for each image, with its maps by every method and what was measured of it, and "
+            "filters by class, correctness and confidence. It is the folder gallery beside this file."
+        )
+        return Html(element("p", element("a", "The gallery", href=GALLERY_INDEX), text), *parts)
 
     def films(self, missing: str) -> Html:
         """Return each experiment's film with frames of it, curves along the path, and what they show."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -154,6 +154,11 @@ def _cell(value: object) -> Html:
 def best(text: object) -> Html:
     """Return a table cell whose number is the best of its column."""
     return element("td", element("strong", text), class_="best")
+
+
+def linked(name: str, pages: Mapping[str, str]) -> object:
+    """Return a name, as a link where ``pages`` has an address for it."""
+    return element("a", name, href=pages[name]) if name in pages else name
 
 
 def data_uri(path: Path) -> str:

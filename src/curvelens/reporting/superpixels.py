@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from curvelens.figures.superpixels import NAMES
 from curvelens.figures.wording import MISSING, duration, number
-from curvelens.reporting.html import Html, best, element, table
+from curvelens.reporting.html import Html, best, element, linked, table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def table_of(rows: DataFrame) -> Html:
+def table_of(rows: DataFrame, pages: Mapping[str, str] | None = None) -> Html:
     """Return one row for each image and method: the strongest pair, its interaction, P_MSE, cost.
 
     Args:
         rows: The table ``superpixels``.
+        pages: Address of an image's page in the gallery, where it has one.
     """
     fine = rows[rows["status"] == "ok"]
     lowest = fine.groupby("image_id")["pmse"].min()
@@ -34,7 +36,7 @@ def table_of(rows: DataFrame) -> Html:
         symbol = "σ" if row.parameter == "sigma" else "β"
         body.append(
             [
-                str(row.image_id),
+                linked(str(row.image_id), pages or {}),
                 NAMES.get(row.method, row.method),
                 f"{symbol} = {row.parameter_value:.3g}",
                 f"{row.shown}, {row.partner}",

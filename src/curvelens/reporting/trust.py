@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from curvelens.figures import style
 from curvelens.figures import trust as trust_figure
-from curvelens.figures.explanations import NAMES
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import MISSING, count, number, percent, plain
 from curvelens.reporting.html import Html, best, details, element, paragraph, table
 from curvelens.reporting.summaries import symbol
