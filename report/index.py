@@ -55,7 +55,17 @@ report.trust()
 # borders of regions. The same network with SoftPlus bends everywhere.
 
 # %%
-report.show("spectra", "regions", missing="This run did not compute Hessian spectra (stage spectra).")
+report.show(
+    "spectra",
+    "spectra_classes",
+    "eigenvectors",
+    "regions",
+    "spectra_sharpness",
+    missing="This run did not compute Hessian spectra (stage spectra).",
+)
+
+# %%
+report.spectra()
 
 # %% [markdown]
 # ## Where does first order mislead?

@@ -31,6 +31,13 @@ def experiment_artifacts(experiment):
         found["curvature_forms"] = f"results/tables/{experiment}/curvature_forms.parquet"
     if chosen.distances is not None and chosen.distances.examples:
         found["distance_examples"] = f"results/distances/{experiment}/examples.npz"
+    if chosen.spectra is not None and chosen.smooth_model:
+        found["eigenvectors"] = expand(
+            "results/spectra/{experiment}/{model}/{shard}.npz",
+            experiment=experiment,
+            model=chosen.smooth_model,
+            shard=range(chosen.spectra.shards),
+        )
     if chosen.path is not None:
         found["path"] = f"results/tables/{experiment}/path.parquet"
         found["film"] = f"results/films/{experiment}/path.npz"

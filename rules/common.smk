@@ -26,7 +26,7 @@ except ConfigError as error:
 # The tables of each stage, first the one with rows for every image, and so with a status.
 STAGES = {
     "explanations": ["explanations", "shared_calls"],
-    "spectra": ["spectra", "eigenvalues", "spectra_summary"],
+    "spectra": ["spectra", "eigenvalues", "spectra_summary", "spectra_sweep"],
     "distances": ["distances", "distances_summary"],
     "fidelity": ["fidelity_images", "fidelity"],
     "attacks": ["attacks_images", "attacks", "attacks_paired"],
@@ -105,10 +105,10 @@ def experiments_with(stage):
     ]
 
 
-def section(stage):
+def section(stage, *without):
     """The stage's settings, as a function of wildcards: a job reruns when its own stage's settings change."""
     return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).model_dump(
-        mode="json", exclude={"shards"}
+        mode="json", exclude={"shards", *without}
     )
 
 
@@ -277,12 +277,12 @@ def shard_files(pattern, stage, **fixed):
     )
 
 
-def tables(stage):
-    """The final table of a stage for every experiment that runs it."""
+def tables(stage, *names):
+    """The final table of a stage, or others of it by name, for every experiment that runs it."""
     return expand(
-        "results/tables/{experiment}/{stage}.parquet",
+        "results/tables/{experiment}/{name}.parquet",
         experiment=experiments_with(stage),
-        stage=stage,
+        name=names or [stage],
     )
 
 
@@ -298,7 +298,7 @@ def all_tables():
         f"results/tables/{experiment}/{names[0]}.parquet"
         for stage, names in STAGES.items()
         for experiment in experiments_with(stage)
-    ]
+    ] + tables("spectra", "spectra_sweep")
     of_studies = [
         f"results/tables/{name}/{table}.parquet"
         for name, study in settings.studies.items()

@@ -22,7 +22,7 @@ rule compute_spectra:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=section("spectra"),
+        settings=section("spectra", "compared_images", "betas", "classes"),
         activation=lambda wildcards: settings.models[wildcards.model].parameters.get("activation", "relu"),
         shards=shard_count("spectra"),
         seed=settings.seed,
@@ -32,6 +32,40 @@ rule compute_spectra:
         "Compute Hessian spectra of {wildcards.model}, shard {wildcards.shard}"
     script:
         "../scripts/compute_spectra.py"
+
+
+rule sweep_spectra:
+    input:
+        networks=lambda wildcards: expand(
+            "results/models/{model}/{file}",
+            model=spectra_models(wildcards),
+            file=["model.json", "weights.safetensors"],
+        ),
+        images=images("test"),
+    output:
+        table="results/tables/{experiment}/spectra_sweep.parquet",
+        csv="results/tables/{experiment}/spectra_sweep.csv",
+    log:
+        "results/logs/sweep_spectra/{experiment}.log",
+    benchmark:
+        "results/benchmarks/sweep_spectra/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=section("spectra", "images"),
+        models=spectra_models,
+        device=settings.device,
+        code=lambda wildcards: library(
+            "experiments.spectra_sweep", "models", *map(model_code, spectra_models(wildcards))
+        ),
+    message:
+        "Compare Hessians of {wildcards.experiment} from smooth to nearly ReLU, and of several classes"
+    script:
+        "../scripts/sweep_spectra.py"
 
 
 rule gather_spectra:

@@ -36,7 +36,7 @@ rule explanations:
 
 rule spectra:
     input:
-        tables("spectra"),
+        tables("spectra", "spectra", "spectra_sweep"),
 
 
 rule distances:

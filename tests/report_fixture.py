@@ -31,6 +31,7 @@ def contents(folder: Path) -> dict:
     tables = {
         "spectra": spectra,
         "eigenvalues": world.eigenvalues(spectra),
+        "spectra_sweep": world.spectra_sweep(),
         "distances": world.distances(60, failed=2),
         "distances_summary": distances.summarise(world.distances(60, failed=2)),
         "fidelity": world.fidelity(),
@@ -74,7 +75,14 @@ def contents(folder: Path) -> dict:
     frames = folder / "films" / "path.npz"
     frames.parent.mkdir()
     np.savez(frames, **path_world.arrays())
-    inputs = {**paths, "film": frames, **world.explanations(folder / "maps"), "history": history}
+    vectors = world.eigenvectors(folder / "spectra", spectra)
+    inputs = {
+        **paths,
+        "film": frames,
+        "eigenvectors": vectors,
+        **world.explanations(folder / "maps"),
+        "history": history,
+    }
     regions = superpixels_world.write(folder / "superpixels", inputs["images"][0])
     inputs |= regions
     paths["superpixels"] = regions["superpixels"]

@@ -75,6 +75,44 @@ def spectra(
     return tails(pd.concat(parts, ignore_index=True), failed)
 
 
+def spectra_sweep(n: int = 5, failed: int = 0, seed: int = 0) -> pd.DataFrame:
+    """Curvature that concentrates and vanishes with the sharpness, and three logits at each image."""
+    rng = np.random.default_rng(seed)
+    betas, radii, ranks = [1.0, 10, 100, 1e4], [2.0, 9, 40, 1e-9], [20.0, 9, 3, 1]
+    parts = []
+    for series, points in (("sharpness", 4), ("classes", 3)):
+        for i in range(points):
+            sharp = series == "sharpness"
+            top = (radii[i] if sharp else 3.0) * rng.uniform(0.9, 1.1, n)
+            parts.append(
+                heads(n, rng).assign(
+                    series=series, model="relu" if sharp else "softplus", beta=betas[i] if sharp else np.nan,
+                    of_class=0 if sharp else i, class_rank=1 if sharp else i + 1, class_probability=0.9,
+                    positive_share=0.2, negative_share=0.3, near_zero_share=0.5,
+                    largest_eigenvalue=top * (0.5 if i == 0 else 1), smallest_eigenvalue=-top * 0.8,
+                    spectral_radius=top, trace=top, positive_mass=0.5,
+                    effective_rank=ranks[i] if sharp else 8.0, anisotropy=12.0, relative_curvature=0.4,
+                    verdict="strongly anisotropic", gradient_norm=2.0,
+                    gradient_deviation=0.5 / betas[i] if sharp else np.nan,
+                )
+            )  # fmt: skip
+    return tails(pd.concat(parts, ignore_index=True), failed)
+
+
+def eigenvectors(folder: Path, spectra_table: pd.DataFrame, shape: tuple[int, int, int] = (1, 8, 8)) -> Path:
+    """Gradient and eigenpairs of every image of the smooth network, of either end three."""
+    rng = np.random.default_rng(0)
+    ids = spectra_table.loc[spectra_table["activation"] != "relu", "image_id"].to_numpy(np.str_)
+    vectors = rng.standard_normal((len(ids), 6, *shape))
+    vectors /= np.linalg.norm(vectors.reshape(len(ids), 6, -1), axis=2)[..., None, None, None]
+    path = folder / "softplus" / "eigenvectors.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.tile([3.0, 2, 1, -4, -2, -1], (len(ids), 1))
+    gradient = rng.standard_normal((len(ids), *shape))
+    np.savez(path, gradient=gradient, eigenvectors=vectors, extreme_eigenvalues=values, ids=ids)
+    return path
+
+
 def eigenvalues(spectra_table: pd.DataFrame, d: int = 64) -> pd.DataFrame:
     rows = []
     for row in spectra_table[spectra_table["status"] == "ok"].itertuples():

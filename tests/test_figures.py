@@ -49,6 +49,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
     made = {
         "spectra": spectra_table,
         "eigenvalues": world.eigenvalues(spectra_table),
+        "spectra_sweep": world.spectra_sweep(n, failed if failed < n else 7 * n),
         "distances": world.distances(n, failed),
         "fidelity": world.fidelity(),
         "attacks": world.attacks(),
@@ -76,10 +77,13 @@ def one_size(paired: pd.DataFrame) -> pd.DataFrame:
 
 
 CASES: dict[str, tuple[Any, list[str]]] = {
-    "one image": (lambda: tables(1), ["spectra", "regions", "distances", "attacks", "trust"]),
+    "one image": (
+        lambda: tables(1),
+        ["spectra", "spectra_classes", "spectra_sharpness", "regions", "distances", "attacks", "trust"],
+    ),
     "one failure": (
         lambda: tables(6, failed=1),
-        ["spectra", "regions", "distances", "attacks", "trust"],
+        ["spectra", "spectra_classes", "spectra_sharpness", "regions", "distances", "attacks", "trust"],
     ),
     "failures only": (
         lambda: tables(3, failed=1000, fidelity=EMPTY_FIDELITY, attacks=EMPTY_ATTACKS),

@@ -76,6 +76,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
     import_module("curvelens.training")
     made = {
         "spectra": world.spectra(4, failed=1),
+        "spectra_sweep": world.spectra_sweep(4, failed=1),
         "eigenvalues": world.eigenvalues(world.spectra(4)),
         "distances": world.distances(4, failed=1),
         "fidelity": world.fidelity(),

@@ -65,13 +65,13 @@ class Settings:
 
     Attributes:
         segment: L2 length of the segment, in a random direction, that gradient changes refer to.
-        vectors: Leading eigenvectors kept for figures.
+        vectors: Eigenvectors kept of either end of the spectrum, for figures.
         seed: Seed of the run.
         thresholds: Where the verdicts change.
     """
 
     segment: float = 1.0
-    vectors: int = 6
+    vectors: int = 3
     seed: int = 0
     thresholds: Thresholds = Thresholds()
 
@@ -101,8 +101,9 @@ def spectra(
 
     Returns:
         The tables :data:`SPECTRA` and :data:`EIGENVALUES`, and arrays by name, one entry an image, NaN where
-        it failed: ``gradient`` ``[n, C, H, W]``, ``eigenvectors`` ``[n, k, C, H, W]`` of unit length by
-        decreasing magnitude of their ``leading_eigenvalues`` ``[n, k]``, zero where the Hessian is zero.
+        it failed: ``gradient`` ``[n, C, H, W]``, ``eigenvectors`` ``[n, 2k, C, H, W]`` of unit length of
+        the k largest eigenvalues, descending, and of the k smallest, ascending: ``extreme_eigenvalues``
+        ``[n, 2k]``; zero where the Hessian is zero.
 
     Raises:
         ConfigError: The segment's length is not positive, or near_zero is not in (0, 1).
@@ -153,7 +154,7 @@ def _measure(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any],
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZeroHessianWarning)  # the zero is what is to be shown
         H = hessian(f, x).double()
-    values, leading, vectors = _spectrum(H, min(settings.vectors, d))
+    values, extreme, vectors = _spectrum(H, min(settings.vectors, d // 2))
     direction = _direction(item, settings.seed)
     end = x + settings.segment * direction
     norm = float(torch.linalg.vector_norm(g))
@@ -165,10 +166,11 @@ def _measure(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any],
         row["verdict"] = PIECEWISE
         row |= _regions(f, x, end)
     elif row["spectral_radius"] > 0:
-        row |= _checks(f, x, g, leading, vectors)
+        leading = extreme.abs().argsort(descending=True)
+        row |= _checks(f, x, g, extreme[leading], vectors[leading])
         row["calls"] += 2
     row["calls"] += 2 * int(row.get("regions_crossed", 0))
-    arrays = {"leading_eigenvalues": leading, "eigenvectors": vectors, "gradient": g}
+    arrays = {"extreme_eigenvalues": extreme, "eigenvectors": vectors, "gradient": g}
     return row, {name: array.cpu().numpy() for name, array in arrays.items()} | {"eigenvalues": values}
 
 
@@ -180,12 +182,16 @@ def _direction(item: Item, seed: int) -> Tensor:
 
 
 def _spectrum(H: Tensor, k: int) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Return all eigenvalues ``[d]``, descending, and the k largest in magnitude with vectors ``[k, d]``."""
+    """Return all eigenvalues ``[d]``, descending, the k largest and k smallest, their vectors ``[2k, d]``.
+
+    The largest come in descending, the smallest in ascending order.
+    """
     if not H.any():
-        return np.zeros(len(H)), H.new_zeros(k), H.new_zeros(k, len(H))
+        return np.zeros(len(H)), H.new_zeros(2 * k), H.new_zeros(2 * k, len(H))
     values, vectors = torch.linalg.eigh(H)
-    leading = values.abs().argsort(descending=True)[:k]
-    return values.flip(0).cpu().numpy(), values[leading], vectors.mT[leading]
+    rank = torch.arange(len(H), device=H.device)
+    ends = torch.cat([rank.flip(0)[:k], rank[:k]])
+    return values.flip(0).cpu().numpy(), values[ends], vectors.mT[ends]
 
 
 def read_spectrum(
@@ -280,15 +286,15 @@ def _eigenvalue_table(spectra: Mapping[str, Mapping[str, np.ndarray]], model_nam
 
 def _stack(found: Mapping[str, Mapping[str, np.ndarray]], images: ImageSet, k: int) -> dict[str, np.ndarray]:
     """Join the images' gradients and leading eigenpairs; an image that failed leaves NaN."""
-    n, k = len(images), min(k, math.prod(images.shape))
+    n, k = len(images), 2 * min(k, math.prod(images.shape) // 2)
     arrays = {
         "gradient": np.full((n, *images.shape), np.nan),
         "eigenvectors": np.full((n, k, *images.shape), np.nan),
-        "leading_eigenvalues": np.full((n, k), np.nan),
+        "extreme_eigenvalues": np.full((n, k), np.nan),
     }
     for position, image_id in enumerate(images.ids):
         if image_id in found:
             arrays["gradient"][position] = found[image_id]["gradient"]
             arrays["eigenvectors"][position] = found[image_id]["eigenvectors"].reshape(k, *images.shape)
-            arrays["leading_eigenvalues"][position] = found[image_id]["leading_eigenvalues"]
+            arrays["extreme_eigenvalues"][position] = found[image_id]["extreme_eigenvalues"]
     return arrays

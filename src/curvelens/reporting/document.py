@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens import figures
 from curvelens.errors import DataError
-from curvelens.figures import interpret_path
+from curvelens.figures import interpret_path, interpret_spectra
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import count, duration, percent
 from curvelens.reporting import (
@@ -330,6 +330,16 @@ class Report:
             "filters by class, correctness and confidence. It is the folder gallery beside this file."
         )
         return Html(element("p", element("a", "The gallery", href=GALLERY_INDEX), text), *parts)
+
+    def spectra(self) -> Html:
+        """Return what the spectra say of each experiment's networks."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            measured, compared = (self.table(experiment, name) for name in ("spectra", "spectra_sweep"))
+            if measured is not None:
+                told = interpret_spectra.interpret(measured, compared)
+                parts += self._titled(experiment, [interpretation(told)])
+        return Html(*parts)
 
     def films(self, missing: str) -> Html:
         """Return each experiment's film with frames of it, curves along the path, and what they show."""

@@ -25,6 +25,32 @@ _VERDICT = (
 )
 
 
+_READING = {
+    "positive_share": Column(float, "Share of eigenvalues above the near-zero threshold.", ge=0, le=1),
+    "negative_share": Column(float, "Share of eigenvalues below minus the threshold.", ge=0, le=1),
+    "near_zero_share": Column(
+        float, "Share with |λ| at most the near-zero threshold times the spectral radius.", ge=0, le=1
+    ),
+    "largest_eigenvalue": Column(float, "Largest eigenvalue of H.", unit="logit/L2²"),
+    "smallest_eigenvalue": Column(float, "Smallest (most negative) eigenvalue of H.", unit="logit/L2²"),
+    "spectral_radius": Column(float, "Largest |λ|.", unit="logit/L2²", ge=0),
+    "trace": Column(float, "Sum of the eigenvalues, the Laplacian.", unit="logit/L2²"),
+    "positive_mass": Column(
+        float, "Σ of the positive λ over Σ|λ|; missing where H = 0.", nullable=True, ge=0, le=1
+    ),
+    "effective_rank": Column(
+        float, "exp of the entropy of |λ|/Σ|λ|: how many directions curve; 0 where H = 0.", ge=0
+    ),
+    "anisotropy": Column(
+        float, "Largest |λ| over the mean |λ|: 1 when all directions curve alike.", ge=1 - 1e-9
+    ),
+    "relative_curvature": Column(
+        float, "Largest |λ| times the segment's length over |g|: relative change of g to 2nd order.", ge=0
+    ),
+    "verdict": Column(str, _VERDICT, isin=VERDICTS),
+}
+
+
 SPECTRA = schema(
     "spectra",
     "Reading of the full input Hessian H of the largest logit, with gradient g, at one image.",
@@ -33,28 +59,7 @@ SPECTRA = schema(
         "model": Column(str, "Name of the network."),
         "activation": Column(str, "Its nonlinearity: `relu`, `softplus`."),
         "scalar": Column(str, "The number whose Hessian is taken."),
-        "positive_share": Column(float, "Share of eigenvalues above the near-zero threshold.", ge=0, le=1),
-        "negative_share": Column(float, "Share of eigenvalues below minus the threshold.", ge=0, le=1),
-        "near_zero_share": Column(
-            float, "Share with |λ| at most the near-zero threshold times the spectral radius.", ge=0, le=1
-        ),
-        "largest_eigenvalue": Column(float, "Largest eigenvalue of H.", unit="logit/L2²"),
-        "smallest_eigenvalue": Column(float, "Smallest (most negative) eigenvalue of H.", unit="logit/L2²"),
-        "spectral_radius": Column(float, "Largest |λ|.", unit="logit/L2²", ge=0),
-        "trace": Column(float, "Sum of the eigenvalues, the Laplacian.", unit="logit/L2²"),
-        "positive_mass": Column(
-            float, "Σ of the positive λ over Σ|λ|; missing where H = 0.", nullable=True, ge=0, le=1
-        ),
-        "effective_rank": Column(
-            float, "exp of the entropy of |λ|/Σ|λ|: how many directions curve; 0 where H = 0.", ge=0
-        ),
-        "anisotropy": Column(
-            float, "Largest |λ| over the mean |λ|: 1 when all directions curve alike.", ge=1 - 1e-9
-        ),
-        "relative_curvature": Column(
-            float, "Largest |λ| times the segment's length over |g|: relative change of g to 2nd order.", ge=0
-        ),
-        "verdict": Column(str, _VERDICT, isin=VERDICTS),
+        **_READING,
         "gradient_norm": Column(float, "L2 norm of the gradient.", unit="logit/L2", ge=0),
         "gradient_change": Column(
             float,
@@ -96,6 +101,39 @@ SPECTRA = schema(
         "calls": Column(int, "Gradients and Hessian-vector products computed for the row.", ge=0),
     },
     keys=("model", "image_id"),
+)
+
+
+SWEEP = schema(
+    "spectra_sweep",
+    "Reading of further Hessians at some of the images: of SoftPlus surrogates of the ReLU network, from "
+    "smooth to nearly ReLU, and of the logits of several classes in the smooth network.",
+    {
+        "series": Column(
+            str,
+            "`sharpness`: the predicted class in surrogates of growing beta; `classes`: several classes in "
+            "the network trained with a smooth activation.",
+            isin=("sharpness", "classes"),
+        ),
+        **IMAGE_COLUMNS,
+        "model": Column(str, "Name of the network, that whose ReLUs are replaced or the smooth one."),
+        "beta": Column(float, "Sharpness of the SoftPlus; missing in series `classes`.", nullable=True, gt=0),
+        "of_class": Column(int, "Class whose logit it is.", ge=0),
+        "class_rank": Column(int, "1 for the class with the largest logit.", ge=1),
+        "class_probability": Column(float, "SoftMax probability of that class.", ge=0, le=1 + 1e-6),
+        **_READING,
+        "gradient_norm": Column(float, "L2 norm of the gradient.", unit="logit/L2", ge=0),
+        "gradient_deviation": Column(
+            float,
+            "L2 distance of the surrogate's gradient from the ReLU network's, over the norm of that; missing "
+            "in series `classes`.",
+            nullable=True,
+            ge=0,
+        ),
+        **RUN_COLUMNS,
+        "calls": Column(int, "Gradients and Hessian-vector products computed for the row.", ge=0),
+    },
+    keys=("series", "model", "image_id", "beta", "of_class"),
 )
 
 
