@@ -169,7 +169,7 @@ def _limit(sweep: DataFrame, relu: DataFrame) -> str:
     if rows.empty:
         return ""
     run, sharpest = course(rows), float(rows["beta"].max())
-    share = {0: "it has not vanished at any image", 1: "nothing is left of it at any image"}
+    share = {0.0: "it has not vanished at any image", 1.0: "nothing is left of it at any image"}
     left = share.get(run["zero"], f"nothing is left of it at {percent(run['zero'])} of the images")
     gone = f"at β = {plain(sharpest)} {left}"
     if run["top"] > 2 * max(run["first"], run["last"]):
