@@ -29,7 +29,9 @@ def test_abrupt_or_gradual():
     )
     assert f"{told} and 0.52" in said(width=1e-3)
     assert "changes gradually: no step has more than" in said(width=0.2)
-    assert "cat from 100% to 0% and that of <b>dog</b> from 0% to 100%" in said(width=1e-3)
+    assert "The probability of cat goes from 100% to 0%, that of <b>dog</b> from 0% to 100%" in said(
+        width=1e-3
+    )
     assert "another class is predicted once on the way" in said()
     assert "another class is predicted never on the way" in said(switch=None, width=0.5)
     constant = {"prediction_change": np.r_[np.nan, np.zeros(T - 1)]}

@@ -74,10 +74,10 @@ def _prediction(table: DataFrame, names: Sequence[str]) -> str:
         f"probabilities ({where})"
     )
     values = [table[f"{name}_probability"].iloc[[0, -1]].tolist() for name in ("start", "end")]
-    ranges = [
-        f"that of {name} from {percent(a)} to {percent(b)}"
-        for name, (a, b) in zip((start, end), values, strict=True)
-    ]
+    (a, b), (c, d) = values
+    ranges = (
+        f"{start} goes from {percent(a)} to {percent(b)}, that of {end} from {percent(c)} to {percent(d)}"
+    )
     known = {int(table[column].iloc[0]) for column in ("start_class", "end_class")}
     between = [k for k in table["prediction"].unique() if k not in known]
     others = [name_of(k, names) for k in between]
@@ -88,7 +88,7 @@ def _prediction(table: DataFrame, names: Sequence[str]) -> str:
     )
     times = len(switches(table))
     return sentences(
-        f"{how}. The probability goes {listing(ranges)}; another class is predicted",
+        f"{how}. The probability of {ranges}; another class is predicted",
         f"{'once' if times == 1 else 'never' if not times else f'{times} times'} on the way.",
         passed,
     )
