@@ -51,6 +51,8 @@ CASES = {
     "region radius": lambda m, x: cl.region_radius(m, x),
     "trust radius": lambda m, x: trusted(m, x),
     "VarGrad": lambda m, x: explained("vargrad", m, x)["attribution"],
+    "CAFO, chosen by sparsity": lambda m, x: explained("cafo", m, x, {})["attribution"],
+    "SmoothCASO": lambda m, x: explained("smoothcaso", m, x, {"samples": 8, "l1_share": 0.1, "tolerance": 1e-6})["attribution"],
     "leading curvatures": lambda m, x: explained("smoothhess", m, x)["eigenvalues"],
 }
 
@@ -60,8 +62,8 @@ def trusted(model, x):
     return cl.trust_radius(f, smooth(model, x), x, threshold=0.8, samples=500).radius
 
 
-def explained(method, model, x):
-    parameters = {"sigma": 0.2, "samples": 512}
+def explained(method, model, x, parameters=None):
+    parameters = {"sigma": 0.2, "samples": 512} if parameters is None else parameters
     return methods.explain(method, cl.targets.logit(model, 2), x, 3, parameters).maps
 
 
