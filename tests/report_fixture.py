@@ -9,15 +9,17 @@ from pathlib import Path
 import interactions_world
 import maps_world
 import numpy as np
+import pandas as pd
 import path_world
 import report_world as world
+import sparsity_world
 import spirometry_world
 import superpixels_world
 import theorems_world
 
 from curvelens import figures, reporting
 from curvelens.figures.film import write_film
-from curvelens.summaries import distances, trust
+from curvelens.summaries import distances, sparsity, trust
 from curvelens.summaries.complexity import rates
 from curvelens.summaries.explanations import share
 
@@ -89,6 +91,11 @@ def contents(folder: Path) -> dict:
     inputs["distance_examples"] = maps_world.examples(
         folder / "distances", tables["distances"], inputs["images"][0]
     )
+    sparse = sparsity_world.write(folder / "sparsity", inputs["images"][0])
+    inputs |= sparse
+    paths["sparsity"] = sparse["sparsity"]
+    paths["sparsity_summary"] = folder / "sparsity" / "sparsity_summary.parquet"
+    sparsity.summarise(pd.read_parquet(sparse["sparsity"])).to_parquet(paths["sparsity_summary"])
     models = world.write_json(folder / "models" / "relu" / "model.json", model)
     inputs["models"] = [models]
     drawn = {}

@@ -16,6 +16,7 @@ import pandas as pd
 import path_world
 import pytest
 import report_world as world
+import sparsity_world
 import spirometry_world
 import theorems_world
 from matplotlib.colors import to_hex
@@ -61,6 +62,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "path": path_world.table(),
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
+        "sparsity": sparsity_world.table(),
         **interactions_world.tables(),
         **spirometry_world.tables(),
         **theorems_world.tables(),

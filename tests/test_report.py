@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import report_fixture
 import report_world as world
+import sparsity_world
 
 from curvelens import figures, reporting
 from curvelens.errors import DataError
@@ -87,6 +88,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "history": world.history(),
         "attacks_paired": world.attacks_paired(),
         "complexity": world.complexity(),
+        "sparsity": sparsity_world.table(),
     }
     for name, frame in made.items():
         SCHEMAS[name].validate(frame)

@@ -128,13 +128,14 @@ def _solve(
     last = l1_grid(g, groups)[-1]
     also = [0.0, *(last / 2**k for k in range(1, settings.halvings + 1))]
     # Where one walk bisects, the other method gets those λ₁ too, so that every λ₁ has every method.
-    also = [point.l1 for point in choose(None, also).path]
-    second = choose(curvature.hessian, also)
-    first = choose(None, [point.l1 for point in second.path])
+    first = choose(None, also)
+    second = choose(curvature.hessian, [point.l1 for point in first.path])
+    if len(second.path) > len(first.path):
+        first = choose(None, [point.l1 for point in second.path])
     products = curvature.calls - before
     supports = _Supports(g, groups)
     writer = _Writer(item, kind, l2, loss, supports)
-    rows = [
+    rows: list[dict[str, Any]] = [
         *writer.of_choice(CAFO, first, 0),
         *writer.of_choice(CASO, second, products),
         *writer.of_clipped(second),
@@ -142,7 +143,7 @@ def _solve(
     rows[len(first.path)]["calls"] = products
     seconds = (time.perf_counter() - start) / len(rows)
     for row in rows:
-        row["seconds"] = seconds
+        row |= {"seconds": seconds, "least": settings.least}
     l1s = [point.l1 for point in second.path]
     maps = torch.stack(writer.maps).reshape(len(METHODS), len(l1s), *item.x.shape[-2:])
     places = [l1s.index(choice.l1) for choice in (first, second, second)]

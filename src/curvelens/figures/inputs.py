@@ -10,6 +10,7 @@ from curvelens.errors import DataError
 from curvelens.store import load_json, load_npz
 
 if TYPE_CHECKING:
+    import numpy as np
     from pandas import DataFrame
 
 
@@ -74,3 +75,22 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
 def succeeded(frame: DataFrame) -> DataFrame:
     """Return the rows that did not fail."""
     return frame[frame["status"] == "ok"] if "status" in frame else frame
+
+
+def entry(shards: Sequence[Mapping[str, Any]], image_id: str) -> dict[str, np.ndarray]:
+    """Return an image's entry of every array, as :func:`load` reads npz files with an array ``ids``.
+
+    Raises:
+        DataError: No file has the image.
+    """
+    import numpy as np
+
+    for shard in shards:
+        place = np.flatnonzero(shard["ids"] == image_id)
+        if place.size:
+            return {
+                name: array[place[0]]
+                for name, array in shard.items()
+                if isinstance(array, np.ndarray) and name != "ids"
+            }
+    raise DataError(f"image {image_id!r} is in the table but not among the arrays; give every shard")

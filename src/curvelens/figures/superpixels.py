@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curvelens.errors import DataError
 from curvelens.figures import FigureSpec, Tables, register, style
-from curvelens.figures.inputs import succeeded
+from curvelens.figures.inputs import entry, succeeded
+from curvelens.figures.pixels import said
 from curvelens.figures.wording import count, listing, number, percent, plain, sentences
 
 if TYPE_CHECKING:
@@ -34,19 +34,6 @@ def _rows(tables: Tables) -> DataFrame:
 
 def _images(rows: DataFrame) -> list[str]:
     return list(dict.fromkeys(rows["image_id"]))[:SHOWN]
-
-
-def _found(shards: list[dict[str, Any]], image_id: str) -> dict[str, np.ndarray]:
-    """Return an image's entry of every array."""
-    for shard in shards:
-        place = np.flatnonzero(shard["ids"] == image_id)
-        if place.size:
-            return {
-                name: array[place[0]]
-                for name, array in shard.items()
-                if isinstance(array, np.ndarray) and name != "ids"
-            }
-    raise DataError(f"image {image_id!r} is in the table but not among the arrays; give every shard")
 
 
 def map_of(found: dict[str, np.ndarray], method: int, shown: int) -> np.ndarray:
@@ -121,16 +108,6 @@ def _marks(axes: Axes, found: dict[str, np.ndarray], place: int, row: Any) -> No
             axes.plot(x, y, "o", markersize=3, color="black")
 
 
-def _name(tables: Tables, row: Any) -> str:
-    names: list[object] = next(
-        (model["class_names"] for model in tables.get("models", []) if "class_names" in model), []
-    )
-    label, prediction = (
-        str(names[int(k)]) if 0 <= int(k) < len(names) else str(int(k)) for k in (row.label, row.prediction)
-    )
-    return prediction if row.label < 0 or row.label == row.prediction else f"{label} taken for {prediction}"
-
-
 def draw(tables: Tables, layout: style.Layout) -> Figure:
     """Draw an image a row on a page; on a telephone its panels two by two."""
     from matplotlib.figure import Figure
@@ -157,14 +134,14 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
 
 
 def _image(figure: Figure, place: Any, tables: Tables, image_id: str, rows: DataFrame) -> None:
-    found = _found(tables["superpixel_maps"], image_id)
+    found = entry(tables["superpixel_maps"], image_id)
     names = found["methods"].tolist()
-    pixels = np.moveaxis(_found(tables["images"], image_id)["images"], 0, -1).squeeze()
+    pixels = np.moveaxis(entry(tables["images"], image_id)["images"], 0, -1).squeeze()
     of_image = {row.method: row for row in rows[rows["image_id"] == image_id].itertuples()}
     place[0].imshow(pixels, cmap="gray", vmin=0, vmax=255)
     first = next(iter(of_image.values()))
     place[0].set_title(
-        textwrap.fill(style.literal(_name(tables, first)), 24),
+        textwrap.fill(style.literal(said(tables, first)), 24),
         fontsize=8.5,
         loc="center",
         fontweight="normal",
@@ -269,7 +246,7 @@ def alt(tables: Tables) -> str:
             f"(P_MSE {number(row.pmse)})"
             for row in of_image.itertuples()
         )
-        parts.append(f"{_name(tables, next(of_image.itertuples()))}: {told}")
+        parts.append(f"{said(tables, next(of_image.itertuples()))}: {told}")
     return (
         f"Images with maps of interactions between super-pixels. Strongest interaction: {'; '.join(parts)}."
     )

@@ -17,6 +17,7 @@ from curvelens.reporting import (
     distances,
     judging,
     run,
+    sparsity,
     studies,
     summaries,
     superpixels,
@@ -274,6 +275,15 @@ class Report:
             summary = self.table(experiment, "judgement")
             if summary is not None and len(summary):
                 parts += self._titled(experiment, judging.table_of(summary))
+        return Html(*parts)
+
+    def sparsity(self) -> Html:
+        """Return what was chosen by sparsity, and the steps to it."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            chosen, paths = (self.table(experiment, name) for name in ("sparsity_summary", "sparsity"))
+            if chosen is not None and paths is not None and len(chosen):
+                parts += self._titled(experiment, [sparsity.summary(chosen), sparsity.walks(paths)])
         return Html(*parts)
 
     def complexity(self) -> Html:

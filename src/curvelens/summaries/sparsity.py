@@ -53,6 +53,7 @@ SPARSITY = schema(
         "satisfied": Column(
             bool, "Whether η of the one chosen is in the range asked for; of the clipped gradient, CASO's."
         ),
+        "least": _share("Smallest share of zero blocks asked for.", nullable=False),
         "blocks": Column(int, "Blocks of the image; pixels for `values`.", ge=1),
         "sparsity": _share("η, share of pixels that are zero in every channel.", nullable=False),
         "block_sparsity": _share(
