@@ -297,6 +297,17 @@ def test_memory_bounds_the_rows(monkeypatch):
     assert sum(operator_rows) == 300
 
 
+def test_measuring_a_graph_leaves_no_memory_behind():
+    from torch.profiler import ProfilerActivity, profile
+
+    # exp and ReLU keep their own output for the backward pass.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        products.graph_bytes(lambda x: x.exp().relu().sum(1), torch.ones(2, 1000))
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert len(events) > 4
+    assert sum(event.nbytes() for event in events) == 0
+
+
 def test_the_measured_graph_is_that_of_a_row():
     """A hidden layer of 1000 keeps its input and its output for the backward pass, besides the parameters."""
     net, _ = one_hidden_layer("softplus", 4, 1000, 2, seed=0)
