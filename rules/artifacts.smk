@@ -133,29 +133,19 @@ def reported_artifacts(kind):
 
 
 def galleried():
-    """The experiments whose images have pages in the gallery."""
+    """The experiments whose images have pages in the gallery: those that keep maps."""
     chosen = reported() if settings.report.gallery else []
-    return [name for name in chosen if settings.experiments[name].explanations is not None]
+    return [name for name in chosen if {"maps", "competing_maps"} & set(artifacts(name))]
 
 
 def gallery_inputs(wildcards):
     """What the pages of each experiment are made from: the names are its own and the kind of files."""
-    kinds = {"tables": table_files, "maps": map_files, "images": image_files, "models": model_files}
-    return {
-        f"{experiment}__{kind}": files(experiment)
-        for experiment in galleried()
-        for kind, files in kinds.items()
-    }
-
-
-def map_files(experiment):
-    """The stored maps of an experiment."""
-    return artifacts(experiment)["maps"]
-
-
-def image_files(experiment):
-    """The images of an experiment."""
-    return [artifacts(experiment)["images"]]
+    kinds = {"maps": "maps", "competing": "competing_maps", "images": "images", "models": "models"}
+    found = {f"{experiment}__tables": table_files(experiment) for experiment in galleried()}
+    for experiment in galleried():
+        have = artifacts(experiment)
+        found |= {f"{experiment}__{kind}": have[name] for kind, name in kinds.items() if name in have}
+    return found
 
 
 def table_files(subject):

@@ -6,6 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import report_world as world
 
@@ -41,11 +42,37 @@ def files(folder: Path, n: int = 9) -> dict[str, list[Path]]:
     }
 
 
+def competing(folder: Path, found: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Add maps of two classes: of an image that other methods explained, and of a scene that none did."""
+    rng = np.random.default_rng(1)
+    ids, names = ["digits/00002", f"scene/{world.HOSTILE}"], (f"cat {world.HOSTILE}", "dog & co")
+    table = pd.DataFrame(
+        {
+            "image_id": ids, "label": [2, -1], "prediction": [2, 1], "confidence": 0.6,
+            "part": ["unsure", "scene"], "method": "gradient", "name_a": names[0], "name_b": names[1],
+            "status": "ok", "error": "",
+        }
+    )  # fmt: skip
+    table.to_parquet(folder / "tables" / "competing.parquet")
+    path = folder / "competing.npz"
+    np.savez(
+        path,
+        ids=np.array(ids),
+        maps=rng.normal(size=(2, 2, 3, 8, 8)).astype(np.float32),
+        pixels=rng.integers(0, 255, (2, 3, 8, 8), dtype=np.uint8),
+        part=table["part"].to_numpy(np.str_),
+        method=table["method"].to_numpy(np.str_),
+    )
+    tables = [*found["tables"], folder / "tables" / "competing.parquet"]
+    return {**found, "tables": tables, "competing": [path]}
+
+
 @functools.cache
 def written() -> Path:
     """Write the gallery once a process and return its folder."""
     folder = Path(tempfile.mkdtemp(prefix="curvelens-gallery-"))
     one, other = files(folder / "one"), files(folder / "other", 3)
+    other = competing(folder / "other", other)
     gallery.write(
         f"How far? {world.HOSTILE}", {"digits": one, "few": other}, TEMPLATES, folder / "gallery", 7
     )

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from report_world import HOSTILE
 
+from curvelens.figures import maps
 from curvelens.reporting import gallery, gallery_pages, gallery_pictures, superpixels
 from curvelens.reporting.document import Report
 
@@ -60,7 +61,7 @@ def hostile(pages) -> str:
 def test_the_number_of_pages_is_bounded_and_errors_come_first(pages):
     assert list(pages) == ["digits", "few"]
     assert list(pages["digits"]) == [f"digits/{HOSTILE}0", *(f"digits/{i:05d}" for i in range(1, 7))]
-    assert len(pages["few"]) == 3
+    assert len(pages["few"]) == 4
     stored = sorted(str(path.relative_to(world.written().parent)) for path in world.written().rglob("*.html"))
     listed = [address for addresses in pages.values() for address in addresses.values()]
     assert stored == sorted([*listed, "gallery/index.html"])
@@ -102,6 +103,22 @@ def test_a_page_has_the_image_every_map_and_the_numbers(hostile):
     assert "fidelity" not in read.text  # that table has no images
     assert read.text.count("Post-processing") == 1
     assert all(picture["alt"] and picture["src"].startswith("data:image/png") for picture in read.pictures)
+
+
+def test_two_classes_stand_side_by_side_on_one_scale(pages):
+    text = (world.written().parent / pages["few"]["digits/00002"]).read_text()
+    read = Reader(text)
+    assert "Two classes, by gradient" in read.text
+    assert len(read.pictures) == 4 + 3
+    assert f"cat {HOSTILE} less dog & co" in read.text
+    assert "script" not in read.tags
+    scene = Reader((world.written().parent / pages["few"][f"scene/{HOSTILE}"]).read_text())
+    assert len(scene.pictures) == 1 + 3
+    assert "not known" in scene.text
+    shared = np.array([[[1.0, -1.0]], [[4.0, 0.0]]])
+    assert maps.scaled(shared[0], True, maps.cap(shared))[0].tolist() == pytest.approx(
+        [0.625, 0.375], abs=0.01
+    )
 
 
 def test_pictures_show_the_maps(tmp_path):

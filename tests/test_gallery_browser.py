@@ -60,17 +60,17 @@ def test_nothing_is_loaded_nothing_complains_nothing_sticks_out(chromium, addres
 def test_filters_by_class_correctness_confidence_and_experiment(chromium):
     chromium.open(index(), width=1280)
     every = choose(chromium)
-    assert len(every) == 10
+    assert len(every) == 11
     wrong = choose(chromium, verdict="wrong")
     assert len(wrong) == 4
     assert all(told["label"] != told["prediction"] for told in wrong)
     one = choose(chromium, **{"class": world.CLASSES[0]})
     assert one
     assert all(world.CLASSES[0] in (told["label"], told["prediction"]) for told in one)
-    assert chromium.evaluate("document.getElementById('shown').textContent").startswith(f"{len(one)} of 10")
+    assert chromium.evaluate("document.getElementById('shown').textContent").startswith(f"{len(one)} of 11")
     chromium.evaluate("document.forms[0].reset()")
     chromium.evaluate("new Promise(resolve => setTimeout(resolve, 20))")
-    assert len(choose(chromium)) == 10
+    assert len(choose(chromium)) == 11
     middle = sorted(float(told["confidence"]) for told in every)[5]
     assert {float(told["confidence"]) >= middle for told in choose(chromium, least=middle)} == {True}
     assert {told["experiment"] for told in choose(chromium, least=0, experiment="few")} == {"few"}

@@ -49,7 +49,13 @@ def cap(values: np.ndarray) -> float:
     return float(np.quantile(np.abs(values), QUANTILE)) or float(np.abs(values).max()) or 1.0
 
 
-def scaled(values: np.ndarray, signed: bool) -> np.ndarray:
-    """Return the place of each value on its colour scale, in [0, 1]; a signed scale has zero at ½."""
-    shares = np.clip(values / cap(values), -1 if signed else 0, 1)
+def scaled(values: np.ndarray, signed: bool, largest: float | None = None) -> np.ndarray:
+    """Return the place of each value on its colour scale, in [0, 1]; a signed scale has zero at ½.
+
+    Args:
+        values: A map ``[H, W]``.
+        signed: Whether its sign means something.
+        largest: Magnitude at the end of the scale, > 0; None takes :func:`cap`.
+    """
+    shares = np.clip(values / (largest or cap(values)), -1 if signed else 0, 1)
     return (shares + 1) / 2 if signed else shares

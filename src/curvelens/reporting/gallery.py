@@ -15,7 +15,7 @@ import numpy as np
 from curvelens.figures import maps as postprocessing
 from curvelens.figures.explanations import misclassified
 from curvelens.figures.inputs import read_table
-from curvelens.store import atomic, load_image_set, load_json, load_npz, save_json
+from curvelens.store import atomic, load_json, load_npz, save_json
 from curvelens.tables import IMAGE_COLUMNS, RUN_COLUMNS, SCHEMAS
 
 if TYPE_CHECKING:
@@ -51,6 +51,21 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Maps of two classes by one method.
+
+    Attributes:
+        method: Its name.
+        names: The two classes.
+        maps: Attributions ``[2, H, W]``, the channels summed.
+    """
+
+    method: str
+    names: tuple[str, str]
+    maps: np.ndarray
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image of one experiment, with what is known of it.
 
@@ -63,6 +78,7 @@ class Picture:
         pixels: uint8 ``[H, W, 3]`` or ``[H, W]``.
         maps: Attributions ``[H, W]`` by method, the channels summed.
         explained: A row of the index of explanations by method.
+        contests: Maps of two classes, by each method that explained both.
         numbers: What other tables say of it.
     """
 
@@ -74,6 +90,7 @@ class Picture:
     pixels: np.ndarray
     maps: dict[str, np.ndarray]
     explained: dict[str, Mapping[str, Any]]
+    contests: list[Contest] = field(default_factory=list)
     numbers: list[Numbers] = field(default_factory=list)
 
     @property
@@ -93,16 +110,15 @@ def slug(image_id: str) -> str:
     return f"{plain or 'image'}-{hashlib.blake2b(image_id.encode(), digest_size=5).hexdigest()}"
 
 
-def chosen(index: DataFrame, limit: int) -> DataFrame:
-    """Return a row for each image that gets a page: misclassified ones first, then in the order of the split.
+def chosen(images: DataFrame, limit: int) -> DataFrame:
+    """Return a row for each image that gets a page: misclassified ones first, then in the order given.
 
     Args:
-        index: The table ``explanations``.
+        images: Rows of per-image tables, with ``image_id``, ``label`` and ``prediction``.
         limit: Most pages.
     """
-    images = index[index["prediction"].notna()].drop_duplicates("image_id")
-    wrong = misclassified(images)
-    return images.assign(_right=~wrong).sort_values("_right", kind="stable").head(limit)
+    known = images[images["prediction"].notna()].drop_duplicates("image_id")
+    return known.assign(_right=~misclassified(known)).sort_values("_right", kind="stable").head(limit)
 
 
 def pictures(experiment: str, files: Mapping[str, Sequence[Path]], limit: int) -> Iterator[Picture]:
@@ -110,35 +126,72 @@ def pictures(experiment: str, files: Mapping[str, Sequence[Path]], limit: int) -
 
     Args:
         experiment: Its name.
-        files: ``tables`` (parquet), ``maps`` (npz, in a folder named after the method), ``images`` (npz) and
-            ``models`` (JSON), the network that is explained first.
+        files: ``tables`` (parquet), ``images`` (npz), ``models`` (JSON, the network that is explained first)
+            and, where there are any, ``maps`` (npz, in a folder named after the method) and ``competing``
+            (npz, maps of two classes).
         limit: Most images.
 
     Raises:
         DataError: A file is missing or damaged.
     """
+    import pandas as pd
+
     tables = {path.stem: read_table(path) for path in files["tables"]}
     names = next((record.get("class_names") for record in map(load_json, files["models"])), None) or []
-    stored = [load_image_set(path) for path in files["images"]]
-    places = {image_id: (images, i) for images in stored for i, image_id in enumerate(images.ids)}
-    index = tables["explanations"]
-    rows = chosen(index, limit)
-    wanted = {str(image_id) for image_id in rows["image_id"]}
-    found = _maps(files["maps"], wanted)
+    about = [tables[name] for name in ("explanations", "competing") if name in tables]
+    rows = chosen(pd.concat([table[list(IMAGE_COLUMNS)] for table in about]), limit)
+    wanted = set(rows["image_id"])
+    pixels = _pixels(files, wanted)
+    found = _maps(files.get("maps", ()), wanted)
+    contests = _contests(files.get("competing", ()), tables.get("competing"), wanted)
     for row in rows.itertuples():
-        images, place = places[row.image_id]
-        explained = index[index["image_id"] == row.image_id]
+        image_id = str(row.image_id)
         yield Picture(
             experiment,
-            str(row.image_id),
-            None if row.label is None or row.label != row.label or row.label < 0 else _name(names, row.label),
+            image_id,
+            _name(names, row.label) if row.label >= 0 else None,
             _name(names, row.prediction),
             float(row.confidence),
-            np.moveaxis(images.images[place], 0, -1).squeeze(),
-            {name: found[name][row.image_id] for name in found if row.image_id in found[name]},
-            {str(one["method"]): one for one in explained.to_dict("records") if one["method"] is not None},
-            [told for name in tables if (told := _numbers(name, tables[name], row.image_id)) is not None],
+            np.moveaxis(pixels[image_id], 0, -1).squeeze(),
+            {name: found[name][image_id] for name in found if image_id in found[name]},
+            _explained(tables.get("explanations"), image_id),
+            contests.get(image_id, []),
+            [told for name in tables if (told := _numbers(name, tables[name], image_id)) is not None],
         )
+
+
+def _explained(index: DataFrame | None, image_id: str) -> dict[str, Mapping[str, Any]]:
+    if index is None:
+        return {}
+    rows = index[(index["image_id"] == image_id) & index["method"].notna()]
+    return {str(row["method"]): row for row in rows.to_dict("records")}
+
+
+def _pixels(files: Mapping[str, Sequence[Path]], wanted: set[str]) -> dict[str, np.ndarray]:
+    """Return images, uint8 ``[C, H, W]``, by id."""
+    sets = [load_npz(path, ("ids", "images")) for path in files["images"]]
+    found = [pair for one in sets for pair in zip(one["ids"].tolist(), one["images"], strict=True)]
+    for path in files.get("competing", ()):
+        shard = load_npz(path, ("ids", "pixels"))
+        found += zip(shard["ids"].tolist(), shard["pixels"], strict=True)
+    return {image_id: pixels for image_id, pixels in found if image_id in wanted}
+
+
+def _contests(paths: Sequence[Path], table: DataFrame | None, wanted: set[str]) -> dict[str, list[Contest]]:
+    """Return the maps of two classes, by image."""
+    if table is None:
+        return {}
+    named = table.drop_duplicates(["image_id", "part", "method"]).set_index(["image_id", "part", "method"])
+    found: dict[str, list[Contest]] = {}
+    for path in paths:
+        shard = load_npz(path, ("ids", "maps", "part", "method"))
+        keys = zip(*(shard[name].tolist() for name in ("ids", "part", "method")), strict=True)
+        for key, both in zip(keys, shard["maps"], strict=True):
+            if key[0] in wanted:
+                row = named.loc[key]
+                names = (str(row["name_a"]), str(row["name_b"]))
+                found.setdefault(key[0], []).append(Contest(key[2], names, both.sum(axis=1)))
+    return found
 
 
 def _name(names: Sequence[object], k: Any) -> str:
@@ -198,22 +251,22 @@ def write(
         DataError: A file is missing or damaged.
     """
     from curvelens import summaries
-    from curvelens.reporting import gallery_pages as pages
+    from curvelens.reporting import gallery_index, gallery_pages
 
     summaries.import_all()
     style = "\n".join(templates[name].read_text("utf-8") for name in ("style", "gallery"))
-    cards: list[pages.Card] = []
+    cards: list[gallery_index.Card] = []
     for experiment, files in experiments.items():
         before: Picture | None = None
         current: Picture | None = None
         for following in chain(pictures(experiment, files, limit), [None]):
             if current is not None:
                 beside = (before.page if before else None, following.page if following else None)
-                _write(folder / current.page, pages.picture(title, current, beside, style))
-                cards.append(pages.card(current))
+                _write(folder / current.page, gallery_pages.picture(title, current, beside, style))
+                cards.append(gallery_index.card(current))
             before, current = current, following
     script = templates["script"].read_text("utf-8")
-    _write(folder / "index.html", pages.index(title, cards, style, script))
+    _write(folder / "index.html", gallery_index.index(title, cards, style, script))
     listed: dict[str, dict[str, str]] = {experiment: {} for experiment in experiments}
     for card in cards:
         listed[card.experiment][card.image_id] = f"{folder.name}/{card.page}"

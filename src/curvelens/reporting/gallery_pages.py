@@ -1,18 +1,16 @@
-"""The gallery's pages: an index with filters and a page an image, each one file that loads nothing."""
+"""The gallery's pages: one file an image, which loads nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from curvelens.figures import maps
-from curvelens.figures.wording import MISSING, count, listing, number, percent
+from curvelens.figures.wording import MISSING, listing, number, percent
 from curvelens.reporting.gallery_pictures import coloured, png, reduced, where
 from curvelens.reporting.html import (
     Html,
@@ -21,54 +19,15 @@ from curvelens.reporting.html import (
     element,
     facts,
     heading,
-    note,
     paragraph,
     raw,
     table,
 )
 
 if TYPE_CHECKING:
-    from curvelens.reporting.gallery import Numbers, Picture
+    from curvelens.reporting.gallery import Contest, Numbers, Picture
 
-_THUMBNAIL = 64
 _SMALL = 96  # below it pixels are shown as squares instead of being blurred
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the index says of an image.
-
-    Attributes:
-        experiment, image_id, label, prediction, confidence, page: As of the picture.
-        thumbnail: Its ``data:`` address.
-    """
-
-    experiment: str
-    image_id: str
-    label: str | None
-    prediction: str
-    confidence: float
-    page: str
-    thumbnail: str
-
-    @property
-    def verdict(self) -> str:
-        """``right``, ``wrong`` or ``unknown``."""
-        return "unknown" if self.label is None else "right" if self.label == self.prediction else "wrong"
-
-
-def card(shown: Picture) -> Card:
-    """Return what the index needs of a picture, so that the rest can be forgotten."""
-    thumbnail = png(reduced(shown.pixels, _THUMBNAIL).astype(np.uint8))
-    return Card(
-        shown.experiment,
-        shown.image_id,
-        shown.label,
-        shown.prediction,
-        shown.confidence,
-        shown.page,
-        thumbnail,
-    )
 
 
 def document(title: str, style: str, *content: object, script: str = "") -> str:
@@ -98,85 +57,6 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def index(title: str, cards: Sequence[Card], style: str, script: str) -> str:
-    """Return the page that lists the images, with filters by class, correctness and confidence.
-
-    Args:
-        title: Heading of the report.
-        cards: The images, in their order.
-        style: The style sheet.
-        script: The filters; without it every image is shown.
-    """
-    wrong = sum(one.verdict == "wrong" for one in cards)
-    unknown = sum(one.verdict == "unknown" for one in cards)
-    said = count(len(cards), "image")
-    said += f", {wrong:,} misclassified, which come first" if wrong else ""
-    said += f", {unknown:,} of no known class" if unknown else ""
-    parts = [
-        _way(("The report", "../index.html")),
-        element("h1", f"Gallery: {title}"),
-        paragraph(f"Each image has a page with its maps by every method and what was measured: {said}."),
-        _filters(cards),
-        element("p", count(len(cards), "image") + " shown", id="shown", role="status", class_="shown"),
-        element("ul", *(_card(one, len({c.experiment for c in cards}) > 1) for one in cards), class_="cards"),
-    ]
-    return document(f"Gallery: {title}", style, *parts, script=script)
-
-
-def _filters(cards: Sequence[Card]) -> Html:
-    experiments = sorted({one.experiment for one in cards})
-    classes = sorted({name for one in cards for name in (one.label, one.prediction) if name is not None})
-    verdicts = [("right", "classified correctly"), ("wrong", "misclassified"), ("unknown", "class not known")]
-    present = {one.verdict for one in cards}
-    fields = [
-        _select("class", "Class, true or predicted", [(name, name) for name in classes]),
-        _select("verdict", "Prediction", [pair for pair in verdicts if pair[0] in present]),
-        _bound("least", "Confidence from", 0),
-        _bound("most", "to", 100),
-    ]
-    if len(experiments) > 1:
-        fields.insert(0, _select("experiment", "Experiment", [(name, name) for name in experiments]))
-    clear = element("button", "Show all", type="reset")
-    return element("form", *fields, clear, id="filters", hidden=True, aria_label="Filters", class_="filters")
-
-
-def _select(name: str, text: str, options: Iterable[tuple[str, str]]) -> Html:
-    shown = [element("option", "all", value="")]
-    shown += [element("option", said, value=value) for value, said in options]
-    return element("label", element("span", text), element("select", *shown, name=name))
-
-
-def _bound(name: str, text: str, value: int) -> Html:
-    field = Markup('<input type="number" name="{}" min="0" max="100" step="any" value="{}">')
-    return element("label", element("span", f"{text} (%)"), raw(field.format(name, value)))
-
-
-def _card(one: Card, several: bool) -> Html:
-    picture = Markup('<img src="{}" alt="" width="64" height="64">').format(Markup(one.thumbnail))
-    lines = [
-        element("b", one.image_id),
-        element("span", _verdict(one.label, one.prediction), class_=one.verdict),
-        element("small", f"{percent(one.confidence, 1)} confident"),
-    ]
-    if several:
-        lines.append(element("small", one.experiment))
-    link = element("a", raw(picture), element("span", *lines, class_="lines"), href=one.page)
-    told = {
-        "data_experiment": one.experiment,
-        "data_label": one.label or "",
-        "data_prediction": one.prediction,
-        "data_verdict": one.verdict,
-        "data_confidence": f"{100 * one.confidence:.6g}",
-    }
-    return element("li", link, **told)
-
-
-def _verdict(label: str | None, prediction: str) -> str:
-    if label is None:
-        return prediction
-    return f"{prediction}, correct" if label == prediction else f"{label} taken for {prediction}"
-
-
 def picture(title: str, shown: Picture, beside: tuple[str | None, str | None], style: str) -> str:
     """Return the page of an image.
 
@@ -191,11 +71,12 @@ def picture(title: str, shown: Picture, beside: tuple[str | None, str | None], s
     ways = [("The report", f"{up}../index.html"), ("All images", f"{up}index.html")]
     ways += [(text, up + page) for text, page in names if page is not None]
     parts = [
-        _way(*ways),
+        way(*ways),
         element("h1", shown.image_id),
         facts(_known(shown)),
         element("div", _original(shown), *(_map(*one) for one in shown.maps.items()), class_="maps"),
-        paragraph(_legend(shown), "processing") if shown.maps else note("No method explained this image."),
+        paragraph(_legend(shown), "processing") if shown.maps else Html(),
+        *(_contest(contest) for contest in shown.contests),
         heading("What was measured", 2),
         _methods(shown),
         *(_numbers(told) for told in shown.numbers),
@@ -203,7 +84,8 @@ def picture(title: str, shown: Picture, beside: tuple[str | None, str | None], s
     return document(f"{shown.image_id} – {title}", style, *parts)
 
 
-def _way(*links: tuple[str, str]) -> Html:
+def way(*links: tuple[str, str]) -> Html:
+    """Return the links at the head of a page."""
     items = (element("li", element("a", text, href=address)) for text, address in links)
     return element("nav", element("ol", *items), aria_label="Gallery", class_="way")
 
@@ -232,6 +114,35 @@ def _map(method: str, values: np.ndarray) -> Html:
     signed = maps.is_signed(method, values)
     name = maps.NAMES.get(method, method)
     return _figure(coloured(values, signed), f"{name}: {where(values, signed)}", name, values.shape)
+
+
+def _contest(contest: Contest) -> Html:
+    """Return the maps of two classes and their difference, on one colour scale."""
+    a, b = contest.names
+    signed = maps.is_signed(contest.method, contest.maps)
+    largest = maps.cap(contest.maps)
+    name = maps.NAMES.get(contest.method, contest.method)
+    tiles = [
+        (contest.maps[0], a, signed),
+        (contest.maps[1], b, signed),
+        (contest.maps[0] - contest.maps[1], f"{a} less {b}", True),
+    ]
+    figures = [
+        _figure(
+            coloured(values, sign, largest), f"{name} of {said}: {where(values, sign)}", said, values.shape
+        )
+        for values, said, sign in tiles
+    ]
+    text = (
+        f"Channels summed; one colour scale for all three, capped at the {maps.QUANTILE:.0%} quantile of "
+        "both maps' magnitudes; no smoothing, no multiplication by the image."
+    )
+    return element(
+        "section",
+        heading(f"Two classes, by {name}", 2),
+        element("div", *figures, class_="maps"),
+        paragraph(text, "processing"),
+    )
 
 
 def _figure(address: str, alt: str, caption: str, shape: tuple[int, ...]) -> Html:

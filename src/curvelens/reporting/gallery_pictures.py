@@ -50,14 +50,20 @@ def reduced(values: np.ndarray, side: int = LARGEST_SIDE) -> np.ndarray:
     return padded.reshape(height, step, width, step, *values.shape[2:]).mean(axis=(1, 3))
 
 
-def coloured(values: np.ndarray, signed: bool) -> str:
-    """Return a map ``[H, W]`` as a picture, a ``data:`` address; processed as in figures."""
+def coloured(values: np.ndarray, signed: bool, largest: float | None = None) -> str:
+    """Return a map ``[H, W]`` as a picture, a ``data:`` address; processed as in figures.
+
+    Args:
+        values: The map.
+        signed: Whether its sign means something.
+        largest: Magnitude at which it is capped; None takes its own, see :func:`curvelens.figures.maps.cap`.
+    """
     import matplotlib
     from PIL import Image
 
     colours = matplotlib.colormaps[maps.SIGNED if signed else maps.MAGNITUDE]
     palette = (colours(np.linspace(0, 1, _LEVELS))[:, :3] * 255).round().astype(np.uint8)
-    scaled = maps.scaled(reduced(values), signed)
+    scaled = maps.scaled(reduced(values), signed, largest)
     image = Image.fromarray((scaled * (_LEVELS - 1)).round().astype(np.uint8))
     image.putpalette(palette.tobytes())
     return _encoded(image)
