@@ -52,7 +52,9 @@ CASES = {
     "trust radius": lambda m, x: trusted(m, x),
     "VarGrad": lambda m, x: explained("vargrad", m, x)["attribution"],
     "CAFO, chosen by sparsity": lambda m, x: explained("cafo", m, x, {})["attribution"],
-    "SmoothCASO": lambda m, x: explained("smoothcaso", m, x, {"samples": 8, "l1_share": 0.1, "tolerance": 1e-6})["attribution"],
+    "SmoothCASO": lambda m, x: explained(
+        "smoothcaso", m, x, {"samples": 8, "l1_share": 0.1, "tolerance": 1e-6}
+    )["attribution"],
     "leading curvatures": lambda m, x: explained("smoothhess", m, x)["eigenvalues"],
 }
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from curvelens.figures.wording import count, percent
+from curvelens.figures.pixels import confidence as probability
+from curvelens.figures.wording import count
 from curvelens.reporting.gallery_pages import document, way
 from curvelens.reporting.gallery_pictures import png, reduced
 from curvelens.reporting.html import Html, element, paragraph, raw
@@ -69,7 +70,7 @@ def index(title: str, cards: Sequence[Card], style: str, script: str) -> str:
     wrong = sum(one.verdict == "wrong" for one in cards)
     unknown = sum(one.verdict == "unknown" for one in cards)
     said = count(len(cards), "image")
-    said += f", {wrong:,} misclassified, which come first" if wrong else ""
+    said += f", {wrong:,} misclassified, the first of their experiment" if wrong else ""
     said += f", {unknown:,} of no known class" if unknown else ""
     parts = [
         way(("The report", "../index.html")),
@@ -115,7 +116,7 @@ def _card(one: Card, several: bool) -> Html:
     lines = [
         element("b", one.image_id),
         element("span", _verdict(one.label, one.prediction), class_=one.verdict),
-        element("small", f"{percent(one.confidence, 1)} confident"),
+        element("small", probability(one.confidence)),
     ]
     if several:
         lines.append(element("small", one.experiment))

@@ -10,7 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from curvelens.figures import maps
-from curvelens.figures.wording import MISSING, listing, number, percent
+from curvelens.figures.pixels import confidence as probability
+from curvelens.figures.wording import MISSING, listing, number
 from curvelens.reporting.gallery_pictures import coloured, png, reduced, where
 from curvelens.reporting.html import (
     Html,
@@ -77,10 +78,9 @@ def picture(title: str, shown: Picture, beside: tuple[str | None, str | None], s
         element("div", _original(shown), *(_map(*one) for one in shown.maps.items()), class_="maps"),
         paragraph(_legend(shown), "processing") if shown.maps else Html(),
         *(_contest(contest) for contest in shown.contests),
-        heading("What was measured", 2),
-        _methods(shown),
-        *(_numbers(told) for told in shown.numbers),
     ]
+    if shown.explained or shown.numbers:
+        parts += [heading("What was measured", 2), _methods(shown), *map(_numbers, shown.numbers)]
     return document(f"{shown.image_id} – {title}", style, *parts)
 
 
@@ -94,7 +94,7 @@ def _known(shown: Picture) -> list[tuple[str, object]]:
     told: list[tuple[str, object]] = [
         ("prediction", shown.prediction),
         ("true class", shown.label if shown.label is not None else "not known"),
-        ("confidence", percent(shown.confidence, 2)),
+        ("confidence", probability(shown.confidence)),
         ("verdict", {True: "correct", False: "misclassified", None: "–"}[shown.correct]),
         ("experiment", shown.experiment),
         ("size", " × ".join(map(str, shown.pixels.shape[:2])) + " pixels"),
