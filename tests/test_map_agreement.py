@@ -189,6 +189,16 @@ def test_the_comparison_says_what_the_table_says(folder):
     assert "no less than noise" in told({**loaded, "map_agreement": swapped})
 
 
+def test_the_caption_counts_equal_penalties(folder):
+    loaded = load(inputs(folder))
+    table = loaded["context_aware"]
+    first = (table["method"] == "caso") & (table["image_id"] == table["image_id"].min())
+    other = table.assign(lambda1=table["lambda1"].where(~first, 1e3))
+    told = figures.get("method_comparison").caption
+    assert "the same λ₁ on 5 of 5 images" in told(loaded)
+    assert "the same λ₁ on 4 of 5 images" in told({**loaded, "context_aware": other})
+
+
 def test_one_scale_for_all_maps(folder):
     figure = figures.get("method_comparison").draw(load(inputs(folder)), style.WIDE)
     shown = [axes.images[0] for axes in figure.axes if axes.images]

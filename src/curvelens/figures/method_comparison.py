@@ -185,6 +185,20 @@ def _image_by_image(tables: Tables) -> str:
     return f"CASO to CAFO image by image: {'; '.join(told)}." if told else ""
 
 
+def _same_l1(tables: Tables) -> str:
+    """Say on how many images CAFO and CASO have the same λ₁, without which their cosine says little."""
+    rows = succeeded(tables["context_aware"])
+    first, second = (
+        rows[rows["method"] == name].set_index("image_id")["lambda1"].astype(float).rename(name)
+        for name in ("cafo", "caso")
+    )
+    l1 = first.to_frame().join(second, how="inner")
+    if l1.empty:
+        return ""
+    same = int(np.isclose(l1["cafo"], l1["caso"]).sum())
+    return f"CAFO and CASO have the same λ₁ on {same} of {count(len(l1), 'image')}; each has its own choice."
+
+
 def caption(tables: Tables) -> str:
     """Return the finding, what is drawn, how maps were made visible, and the n."""
     images, methods = _images(tables), _methods(tables)
@@ -195,6 +209,7 @@ def caption(tables: Tables) -> str:
         finding(tables),
         _agreements(tables),
         _image_by_image(tables),
+        _same_l1(tables),
         f"Maps by {listing(NAMES[name] for name in methods)} of {count(len(images), 'image')}, from the "
         "surest prediction to the least sure" + (f", {wrong} of them misclassified (red)." if wrong else "."),
         "All on one scale, made as the paper says: absolute values, summed over the channels, capped at "
