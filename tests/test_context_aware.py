@@ -17,11 +17,9 @@ from curvelens.context_aware import (
     angle,
     cafo,
     caso,
-    choose_l1,
     choose_l2,
     distance,
     kantorovich_distance,
-    l1_grid,
     normalise,
     sparsity,
 )
@@ -419,92 +417,3 @@ class TestPenalties:
         assert choose_l2(-4.0, 1.0) == 1.0
         with pytest.raises(ArgumentError, match="c1"):
             choose_l2(1.0, 0.0)
-
-    def test_takes_the_highest_loss_in_the_range(self):
-        # CAFO keeps |gᵢ| > λ₁ and the paper's grid is 1e-5, 1e-4, …, until nothing is left: max|g| = 1.
-        sizes = [1.0, 5e-2, 5e-3, 5e-4, 5e-5, *[5e-6] * 15]
-        g = torch.tensor(sizes, dtype=torch.float64)
-        x = torch.zeros(20, dtype=torch.float64)
-        found = choose_l1(g, None, 1.0, lambda z: z.sum(1), x)
-        grid = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-        assert [point.l1 for point in found.path] == pytest.approx(grid)
-        assert [point.step for point in found.path] == [0, 1, 2, 3, 4, 5]
-        assert [point.sparsity for point in found.path] == pytest.approx([0.75, 0.8, 0.85, 0.9, 0.95, 1])
-        truth = [sum(max(size - l1, 0) for size in sizes) / 2 for l1 in grid]
-        assert [point.loss for point in found.path] == pytest.approx(truth)
-        assert found.l1 == pytest.approx(1e-5)  # the sum falls with λ₁
-        assert found.satisfied
-        # Δ = 0 at λ₁ = 1 has the highest loss of all, but η < 1 is asked for.
-        other = choose_l1(g, None, 1.0, lambda z: -z.sum(1), x)
-        assert other.l1 == pytest.approx(1e-1)
-        middle = choose_l1(g, None, 1.0, lambda z: -(z.sum(1) - truth[2]).abs(), x)
-        assert middle.l1 == pytest.approx(1e-3)
-
-    def test_halves_the_first_that_gives_zero_where_the_grid_has_none(self):
-        # Of 100 pixels 70 are zero from λ₁ = 0.01 on; the other 30 are 0.11, 0.12, …, 0.4. The first power of
-        # ten that leaves none is 1: 1/2 leaves none either, 1/4 leaves 15.
-        sizes = [0.01] * 70 + [0.11 + 0.01 * k for k in range(30)]
-        g = torch.tensor(sizes, dtype=torch.float64)
-        found = choose_l1(g, None, 1.0, lambda z: z.sum(1), torch.zeros_like(g))
-        walk = sorted((point for point in found.path), key=lambda point: point.step)
-        assert [point.l1 for point in walk] == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 0.5, 0.25])
-        etas = [0, 0, 0, 0.7, 0.7, 1, 1, 0.85]
-        assert [point.sparsity for point in walk] == pytest.approx(etas)
-        assert found.satisfied
-        assert found.l1 == pytest.approx(0.25)
-
-    def test_bisects_where_halving_steps_over_the_range(self):
-        # Pixels 0.11, 0.12, …, 0.3: 1/2 leaves none, 1/4 leaves five of twenty, too many for η ≥ 0.8.
-        g = torch.tensor([0.11 + 0.01 * k for k in range(20)], dtype=torch.float64)
-        found = choose_l1(g, None, 1.0, lambda z: z.sum(1), torch.zeros_like(g), least=0.8)
-        walk = sorted((point for point in found.path), key=lambda point: point.step)[5:]
-        # Between 1/4 (too dense) and 1/2 (zero): 3/8 (zero), 5/16 (zero), 9/32 (two left).
-        assert [point.l1 for point in walk] == pytest.approx([1, 0.5, 0.25, 0.375, 0.3125, 0.28125])
-        assert [point.sparsity for point in walk] == pytest.approx([1, 1, 0.75, 1, 1, 0.9])
-        assert found.l1 == pytest.approx(0.28125)
-
-    def test_what_is_solved_along_is_not_chosen_from(self):
-        g = torch.tensor([1.0, 0.05, *[1e-6] * 18], dtype=torch.float64)
-        x = torch.zeros_like(g)
-        plain = choose_l1(g, None, 1.0, lambda z: z.sum(1), x)
-        more = choose_l1(g, None, 1.0, lambda z: z.sum(1), x, also=[0.0, 3e-5])
-        assert more.l1 == plain.l1
-        assert [point.l1 for point in more.path if point.step is None] == [0.0, 3e-5]
-        assert [point.l1 for point in more.path if point.step is not None] == [p.l1 for p in plain.path]
-
-    def test_groups_count_as_wholes(self):
-        # Four groups of two pixels, of ‖g_G‖/√2 = 1, 0.05, 5e-4, 5e-6: η = ¼, ½, ½, ¾, ¾, 1.
-        g = torch.tensor([1.0, 0.05, 5e-4, 5e-6], dtype=torch.float64).repeat_interleave(2)
-        labels = torch.arange(8) // 2
-        found = choose_l1(g, None, 1.0, lambda z: z.sum(1), torch.zeros_like(g), groups=labels)
-        assert l1_grid(g, labels) == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
-        assert [p.sparsity for p in found.path] == pytest.approx([0.25, 0.25, 0.5, 0.5, 0.75, 1])
-        assert found.l1 == pytest.approx(0.1)
-
-    def test_reports_where_nothing_is_sparse_enough(self):
-        # All entries equal: they leave zero together.
-        g = torch.ones(6, dtype=torch.float64)
-        found = choose_l1(g, None, 1.0, lambda z: z.sum(1), torch.zeros_like(g))
-        assert not found.satisfied
-        assert found.sparsity == 0
-        with pytest.raises(ArgumentError, match="zero"):
-            choose_l1(0 * g, None, 1.0, lambda z: z.sum(1), torch.zeros_like(g))
-
-    def test_second_order_on_a_network(self):
-        model = classifier(3 * 6 * 6, 5)
-        x = torch.rand(3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-        hessian = softmax_hessian(model, x)
-        l2 = choose_l2(hessian.largest_eigenvalue)
-        label = int(hessian.label)
-
-        def loss(z):
-            return -model(z).log_softmax(1)[:, label]
-
-        found = choose_l1(hessian.gradient, hessian, l2, loss, x)
-        assert found.satisfied
-        assert 0.75 <= found.sparsity < 1
-        again = caso(hessian.gradient, hessian, found.l1, l2)
-        torch.testing.assert_close(found.explanation.delta, again.delta, rtol=0, atol=1e-7)
-        before, after = loss(torch.stack([x, x + found.explanation.delta])).tolist()
-        assert found.loss == pytest.approx(after, rel=1e-12)
-        assert after > before
