@@ -9,6 +9,7 @@ from torch import nn
 
 import curvelens as cl
 from curvelens import methods
+from curvelens.context_aware import choose_l1
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 # float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what
@@ -55,6 +56,7 @@ CASES = {
     "SmoothCASO": lambda m, x: explained(
         "smoothcaso", m, x, {"samples": 8, "l1_share": 0.1, "tolerance": 1e-6}
     )["attribution"],
+    "CASO of rows, chosen by sparsity": lambda m, x: rows_chosen(cl.softmax_hessian(m, x), m, x),
     "leading curvatures": lambda m, x: explained("smoothhess", m, x)["eigenvalues"],
 }
 
@@ -75,6 +77,12 @@ def dense(factor):
 
 def context_aware(hessian):
     return cl.caso(hessian.gradient, hessian, 1e-3, 50.0).delta
+
+
+def rows_chosen(hessian, model, x):
+    rows = torch.arange(8)[:, None].expand(8, 8)
+    loss = cl.targets.loss(model, int(hessian.label))
+    return choose_l1(hessian.gradient, hessian, 50.0, loss, x, groups=rows).explanation.delta
 
 
 def smooth(model, x):

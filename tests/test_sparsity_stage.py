@@ -188,6 +188,23 @@ def test_an_image_without_gradient_fails_alone():
     assert summarise(table).empty
 
 
+def test_one_image_without_gradient_spoils_its_own_rows_only():
+    model = network()
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    with torch.no_grad():
+        first.bias.fill_(-0.05)  # a black image activates no unit, and no score depends on it
+    some = images()
+    some.images[1] = 0
+    table, arrays = sparsity_paths(model, some, settings(), dtype=torch.float64)
+    failed = table[table["status"] == "failed"]
+    assert failed["image_id"].tolist() == ["own/1"]
+    assert set(table.loc[table["status"] == "ok", "image_id"]) == {"own/0", "own/2"}
+    assert np.isnan(arrays["chosen"][1]).all()
+    assert (arrays["labels"][1] == -1).all()
+    assert np.isfinite(arrays["chosen"][[0, 2]]).all()
+    assert summarise(table)["images"].eq(2).all()
+
+
 def test_isolated_pixels_by_hand():
     support = torch.zeros(5, 6, dtype=torch.bool)
     support[0, 0] = support[1, 1] = support[4, 5] = support[2, 4] = True

@@ -11,7 +11,7 @@ from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import entry, succeeded
 from curvelens.figures.pixels import confidence, picture, said
 from curvelens.figures.sparsity_path import scaled
-from curvelens.figures.wording import count, listing, number, percent, sentences
+from curvelens.figures.wording import count, listing, number, sentences
 from curvelens.summaries.sparsity import CASO, METHODS
 
 if TYPE_CHECKING:
@@ -150,25 +150,16 @@ def caption(tables: Tables) -> str:
     etas = _medians(rows, CASO, "block_sparsity")
     overlap = _medians(rows, CASO, "jaccard_gradient")
     told = listing(f"{NAMES[kind]} {value:.3f}" for kind, value in etas.items())
-    shared = listing(
-        f"{percent(value)} of the {_plural(kind)}" for kind, value in overlap.items() if value == value
-    )
+    shared = listing(f"{NAMES[kind]} {number(value)}" for kind, value in overlap.items() if value == value)
     return sentences(
         _curvature(rows),
         f"Median η of CASO chosen by the same rule, counted in what is zero as a whole: {told}.",
-        f"Shared with the gradient clipped to as many: {shared} (medians of the Jaccard index)."
-        if shared
-        else "",
+        f"Jaccard index with the gradient clipped to as many: {shared} (medians)." if shared else "",
         "Each kind of block has a path of its own; λ₁ weighs √n‖Δ‖ of a block of n values.",
         "Single values and channels: magnitudes summed over channels, black the largest. Patches and "
         "super-pixels: the mean magnitude of each, dark red the largest, over the image in grey.",
         f"{count(len(_images(rows)), 'image')} of {rows['image_id'].nunique()}.",
     )
-
-
-def _plural(kind: str) -> str:
-    noun = _COUNTED[kind]
-    return _PLURALS.get(noun, f"{noun}s")
 
 
 def _curvature(rows: DataFrame) -> str:

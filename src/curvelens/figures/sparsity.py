@@ -152,7 +152,7 @@ def caption(tables: Tables) -> str:
         f"CAFO and CASO get the same λ₁ in {same} of {count(n, 'image')}.",
         "First panel: a line for each image, in grey the range that λ₁ is chosen for.",
         f"Second: supports against that of the gradient clipped to as many pixels, η from {_SPARSE:g} to",
-        f"{_EMPTY:g}; CASO and it have a median of {percent(overlap.median())} of their pixels in common.",
+        f"{_EMPTY:g}; the median Jaccard index of CASO and it is {number(overlap.median())}.",
         "Third: share of the pixels kept that have no neighbour; above the dotted line it is larger than the",
         "clipped gradient's.",
     )

@@ -190,8 +190,8 @@ def finding(tables: Tables) -> str:
     return (
         f"{claim}: at equal sparsity {percent(_median(own))} of CASO's pixels have no neighbour, against "
         f"{percent(_median(theirs))} of the clipped gradient's (medians; fewer in {fewer}, more in {more} of "
-        f"{count(len(caso), 'image')}); {percent(overlap)} of their pixels are common; λ₁ chosen by sparsity "
-        f"leaves a median η of {_eta(caso)} to CASO and {_eta(cafo)} to CAFO."
+        f"{count(len(caso), 'image')}); the Jaccard index of their pixels is {number(overlap)}; λ₁ chosen by "
+        f"sparsity leaves a median η of {_eta(caso)} to CASO and {_eta(cafo)} to CAFO."
     )
 
 
