@@ -324,6 +324,24 @@ report.show(
 report.judgement()
 
 # %% [markdown]
+# ## Why was it taken for another class, and where does each class look?
+#
+# An explanation answers the question of one class. Where a network errs, its map of the predicted class and
+# that of the true one can be laid side by side; on a picture that shows both, each class should rest on its
+# own object. How far two maps agree is a number: their cosine, the correlation of their ranks, and the
+# intersection over union of the regions $A$ and $B$ in which they are largest, $|A \cap B| / |A \cup B|$.
+
+# %%
+report.show(
+    "competing_mistakes",
+    "competing_scenes",
+    missing="This run did not explain two classes on one image (stage competing).",
+)
+
+# %%
+report.competing()
+
+# %% [markdown]
 # ## How do explanations change from one class to another?
 #
 # A saliency map is local; a path is not. On the straight line $x(t) = (1-t)\,x_0 + t\,x_1$ between two

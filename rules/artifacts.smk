@@ -59,6 +59,8 @@ def experiment_artifacts(experiment):
             experiment=experiment,
             shard=range(chosen.judging.shards),
         )
+    if chosen.competing is not None:
+        found["competing_maps"] = f"results/competing/{experiment}/maps.npz"
     if chosen.explanations is not None:
         found["maps"] = explanation_files(experiment, "npz")
         if any(

@@ -33,6 +33,7 @@ STAGES = {
     "trust": ["trust_images", "trust"],
     "superpixels": ["superpixels"],
     "sparsity": ["sparsity", "sparsity_summary"],
+    "competing": ["competing"],
     "judging": ["judgement_images", "judgement", "judgement_curves"],
 }
 
@@ -235,6 +236,13 @@ def images(split):
         dataset=settings.models[model_of(wildcards)].dataset,
         split=split or wildcards.split,
     )
+
+
+def described_set(wildcards, key=None):
+    """Test images and description of an experiment's data set, or of the one that `competing` names instead."""
+    chosen = getattr(settings.experiments[wildcards.experiment].competing, key) if key else None
+    name = chosen or settings.models[model_of(wildcards)].dataset
+    return f"results/data/{name}/test.npz", f"results/data/{name}/dataset.json"
 
 
 def dataset_source(wildcards):

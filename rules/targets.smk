@@ -13,6 +13,7 @@ localrules:
     path,
     superpixels,
     sparsity,
+    competing,
     judging,
     studies,
     figures,
@@ -72,6 +73,11 @@ rule superpixels:
 rule sparsity:
     input:
         tables("sparsity"),
+
+
+rule competing:
+    input:
+        tables("competing"),
 
 
 rule judging:

@@ -19,7 +19,7 @@ LAYERS = [
     | {"nystrom", "softmax_products", "superpixels", "taylor", "loss_curvature"},
     {"context_aware", "methods"},
     {"fidelity", "control_variate", "trust", "attacks", "pgd"}
-    | {"localization", "faithfulness", "stability", "sanity", "costs"},
+    | {"localization", "faithfulness", "stability", "sanity", "costs", "overlap"},
     {
         "tables",
         "store",

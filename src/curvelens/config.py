@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from curvelens.errors import ConfigError
 from curvelens.sections.attacks import Attacks
 from curvelens.sections.common import Closed, Name
+from curvelens.sections.competing import Competing
 from curvelens.sections.distances import Distances
 from curvelens.sections.explanations import Explanations
 from curvelens.sections.fidelity import Fidelity
@@ -44,6 +45,7 @@ class Experiment(Closed):
     path: Path | None = Field(default_factory=lambda: Path())
     superpixels: Superpixels | None = None
     sparsity: Sparsity | None = None
+    competing: Competing | None = None
     judging: Judging | None = None
 
     @model_validator(mode="after")
@@ -159,6 +161,8 @@ def _check_names(config: Config) -> None:
     for name, experiment in config.experiments.items():
         check(f"experiments.{name}.model", experiment.model, config.models, "models")
         check(f"experiments.{name}.smooth_model", experiment.smooth_model, config.models, "models")
+        scenes = experiment.competing.scene_dataset if experiment.competing else None
+        check(f"experiments.{name}.competing.scene_dataset", scenes, config.datasets, "datasets")
         smooth = experiment.smooth_model
         if smooth and config.models[smooth].dataset != config.models[experiment.model].dataset:
             raise ConfigError(
@@ -188,11 +192,13 @@ def _check_registered(config: Config) -> None:
         entry = models.REGISTRY.get(model.architecture, where=f"{key}.architecture")
         model.parameters = entry.parse(model.parameters, f"{key}.parameters").model_dump(mode="json")
     for name, experiment in config.experiments.items():
-        key = f"config: experiments.{name}.explanations.methods"
-        chosen = experiment.explanations.methods if experiment.explanations else {}
-        for method, parameters in chosen.items():
-            entry = methods.REGISTRY.get(method, where=key)
-            chosen[method] = entry.parse(parameters, f"{key}.{method}").model_dump(mode="json")
+        for stage in ("explanations", "competing"):
+            key = f"config: experiments.{name}.{stage}.methods"
+            section = getattr(experiment, stage)
+            chosen = section.methods if section else {}
+            for method, parameters in chosen.items():
+                entry = methods.REGISTRY.get(method, where=key)
+                chosen[method] = entry.parse(parameters, f"{key}.{method}").model_dump(mode="json")
 
 
 def json_schema() -> dict[str, Any]:
@@ -201,10 +207,11 @@ def json_schema() -> dict[str, Any]:
 
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
-    definitions["Explanations"]["properties"]["methods"] |= {
-        "additionalProperties": False,
-        "properties": {entry.name: entry.parameters.model_json_schema() for entry in methods.REGISTRY},
-    }
+    for stage in ("Explanations", "Competing"):
+        definitions[stage]["properties"]["methods"] |= {
+            "additionalProperties": False,
+            "properties": {entry.name: entry.parameters.model_json_schema() for entry in methods.REGISTRY},
+        }
     for definition, key, registry in (
         ("Dataset", "source", datasets.REGISTRY),
         ("Model", "architecture", models.REGISTRY),

@@ -13,6 +13,7 @@ from curvelens.figures import interpret_path, interpret_spectra
 from curvelens.figures.inputs import read_table
 from curvelens.figures.wording import count, duration, percent
 from curvelens.reporting import (
+    competing,
     context_aware,
     distances,
     judging,
@@ -39,6 +40,7 @@ from curvelens.reporting.html import (
     table,
 )
 from curvelens.store import load_json
+from curvelens.summaries.competing import interpret_mistakes, interpret_scenes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -284,6 +286,17 @@ class Report:
             chosen, paths = (self.table(experiment, name) for name in ("sparsity_summary", "sparsity"))
             if chosen is not None and paths is not None and len(chosen):
                 parts += self._titled(experiment, [sparsity.summary(chosen), sparsity.walks(paths)])
+        return Html(*parts)
+
+    def competing(self) -> Html:
+        """Return how far two classes' explanations of an image agree, and what that says."""
+        parts: list[Html] = []
+        for experiment in self.experiments:
+            found = self.table(experiment, "competing")
+            if found is not None and len(found):
+                told = [*interpret_mistakes(found), *interpret_scenes(found)]
+                blocks = [competing.mistakes(found), competing.scenes(found), interpretation(told)]
+                parts += self._titled(experiment, blocks)
         return Html(*parts)
 
     def complexity(self) -> Html:
