@@ -8,7 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures._competing import QUANTILE, cap, found, label, plain_axes, show
-from curvelens.figures.explanations import NAMES
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import count, listing, sentences
 from curvelens.summaries.competing import MISTAKE, RIGHT, ordered, relation
 

@@ -19,7 +19,7 @@ from curvelens.figures._competing import (
     rule,
     show,
 )
-from curvelens.figures.explanations import NAMES
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import count, listing, number, sentences
 from curvelens.summaries.competing import SCENE, ordered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from curvelens.figures.explanations import NAMES
+from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import MISSING, count, number, percent
 from curvelens.reporting.html import Html, element, table
 from curvelens.summaries.competing import MISTAKE, RIGHT, SCENE, ordered
