@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import curvelens as cl
-from curvelens import methods, targets
+from curvelens import datasets, methods, models, targets
+from curvelens.context_aware import choose_l2
 from curvelens.errors import ArgumentError, ConfigError
 from curvelens.experiments import explanations
 from curvelens.seeds import derive
@@ -260,3 +261,17 @@ def test_the_class_is_that_of_the_scalar_else_the_predicted_one():
     assert (
         float(torch.nn.functional.cosine_similarity(asked.flatten(), -torch.from_numpy(g), dim=0)) > 1 - 1e-9
     )
+
+
+def test_a_thousand_classes_take_few_passes():
+    """EfficientNet-Lite0 on a photograph, against CASO with the whole factor of the Hessian."""
+    network = models.build("efficientnet_lite0", None, 1000, (3, 64, 64))
+    x = torch.from_numpy(datasets.load("packaged_photographs", {"size": 64}).images[0]).float() / 255
+    with torch.no_grad():
+        k = int(network(x[None]).argmax())
+    found = methods.explain("caso", targets.logit(network, k), x, 0, {"l1_share": 0.2})
+    H = cl.softmax_hessian(network, x, label=k)
+    l2 = choose_l2(H.largest_eigenvalue)
+    exact = cl.caso(H.gradient, H, float(found.maps["lambda1"]), l2, tolerance=1e-9).delta
+    assert found.calls <= 30 < H.calls
+    assert float((-found.maps["attribution"] - exact).norm() / exact.norm()) < 1e-3
