@@ -8,6 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.film import picture
+from curvelens.figures.interpret_path import name_of
 from curvelens.figures.path import class_names
 from curvelens.figures.spectra import smooth_rows
 from curvelens.figures.wording import count, listing, number, percent, sentences
@@ -89,7 +90,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     for line, row in zip(grid, rows.itertuples(), strict=True):
         gradient, values, vectors = pairs(tables, row.image_id)
         line[0].imshow(_pixels(tables, row.image_id), cmap="gray", vmin=0, vmax=1)
-        name = str(names[row.label])[:12] if row.label < len(names) else str(row.label)
+        name = name_of(row.label, names)[:12]
         line[0].set_xlabel(style.literal(name), fontsize=7.5, labelpad=2)
         _show(line[1], gradient, f"norm {number(float(np.linalg.norm(gradient)))}")
         half = len(values) // 2
@@ -141,7 +142,7 @@ def alt(tables: Tables) -> str:
     names = class_names(tables)
     for row in chosen(tables).itertuples():
         _, values, _ = pairs(tables, row.image_id)
-        name = names[row.label] if row.label < len(names) else row.label
+        name = name_of(row.label, names)
         told.append(f"{name}: λ from {number(float(values.max()))} to {number(float(values.min()))}")
     share = percent(float(np.mean(alignment(tables)))) if told else ""
     return (

@@ -168,7 +168,8 @@ def caption(tables: Tables) -> str:
         f"with the same noise at every point; a jump is {RULE}.",
         "Curvature of the explained logit along the path: exact at the point (zero inside a linear region); "
         "over both neighbouring points, by its second difference; of the smoothed logit, by SmoothGrad's "
-        "slope. Of the cross-entropy it is exact.",
+        "slope. Of the cross-entropy it is exact; "
+        "gaps where it is not positive.",
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
+from curvelens.figures.interpret_path import name_of
 from curvelens.figures.path import class_names
 from curvelens.figures.spectra import smooth_rows
 from curvelens.figures.wording import count, number, percent, sentences
@@ -37,15 +38,15 @@ def _by_label(axes: Axes, rows: DataFrame, names: list[str]) -> None:
     if rows.empty:
         style.empty(axes, "no image with a spectrum")
         return
-    labels = sorted(rows["label"].unique())
+    labels = sorted({int(label) for label in rows["label"]})
     for column, colour, marker, text in (
         ("largest_eigenvalue", style.BLUE, "o", "largest"),
         ("smallest_eigenvalue", style.VERMILLION, "s", "smallest"),
     ):
-        place = [labels.index(label) for label in rows["label"]]
+        place = [labels.index(int(label)) for label in rows["label"]]
         axes.plot(place, rows[column], marker, color=colour, markerfacecolor="none", label=text)
     axes.axhline(0, color=style.QUIET, linewidth=0.8)
-    shown = [style.literal(str(names[k])[:10] if k < len(names) else str(k)) for k in labels]
+    shown = [style.literal(name_of(k, names)[:10]) for k in labels]
     axes.set_xticks(range(len(labels)), shown, rotation=90 if max(map(len, shown)) > 3 else 0)
     axes.legend(loc="best")
 

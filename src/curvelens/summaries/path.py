@@ -139,9 +139,7 @@ PATH = schema(
             float, "The same as a share of all units of ReLU type.", nullable=True, ge=0, le=1
         ),
         "seconds": Column(float, "Wall time spent on the step's explanations.", unit="s", ge=0),
-        "calls": Column(
-            int, "Gradients and Hessian-vector products computed for the step, two of them the latter.", ge=0
-        ),
+        "calls": Column(int, "Gradient calls made for the step.", ge=0),
     },
     keys=("start_id", "end_id", "step"),
 )
