@@ -9,7 +9,7 @@ import numpy as np
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.film import MARKS, NAMES
 from curvelens.figures.interpret_path import ends, reach, switches
-from curvelens.figures.wording import count, listing, number, percent, sentences
+from curvelens.figures.wording import listing, number, percent, sentences
 from curvelens.summaries.path import METHODS, RULE
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def caption(tables: Tables) -> str:
     length = float(table["distance"].iloc[-1])
     return sentences(
         finding(tables),
-        f"{count(len(table), 'point')}, L2 length {number(length)}; dotted: another class is predicted. "
+        f"n = {len(table)} points, L2 length {number(length)}; dotted: another class is predicted. "
         "Change of an explanation: L2 distance from that at the point before, over the mean of their norms, "
         f"with the same noise at every point; a jump is {RULE}.",
         "Curvature of the explained logit along the path: exact at the point (zero inside a linear region); "
