@@ -57,6 +57,8 @@ CASES = {
         "smoothcaso", m, x, {"samples": 8, "l1_share": 0.1, "tolerance": 1e-6}
     )["attribution"],
     "CASO of rows, chosen by sparsity": lambda m, x: rows_chosen(cl.softmax_hessian(m, x), m, x),
+    "occlusion": lambda m, x: explained("occlusion", m, x, {"window": 0.25})["attribution"],
+    "LIME": lambda m, x: explained("lime", m, x, {"samples": 64, "segments": (3, 12)})["attribution"],
     "leading curvatures": lambda m, x: explained("smoothhess", m, x)["eigenvalues"],
 }
 
@@ -103,3 +105,13 @@ def test_results_stay_on_the_device_of_the_input(networks, image):
     assert q.gradient.device == x.device
     assert q.hessian().device == x.device
     assert q(torch.zeros(3, *SHAPE, device="cuda")).device == x.device
+
+
+@pytest.mark.parametrize("method", ["cam", "gradcam", "gradcam_plus_plus"])
+def test_class_activation_maps_agree(method, image):
+    torch.manual_seed(2)
+    features = [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*features, nn.Linear(6, 5))
+    networks = {device: copy.deepcopy(network).to(device) for device in DEVICES}
+    on_cpu, on_gpu = both(lambda m, x: explained(method, m, x, {})["attribution"], networks, image)
+    torch.testing.assert_close(on_gpu, on_cpu, **TOLERANCE)

@@ -98,7 +98,7 @@ def test_a_page_has_the_image_every_map_and_the_numbers(hostile):
     assert len(read.pictures) == 4
     for name in ("gradient", "SmoothGrad", "VarGrad", "misclassified", "trust radius", "1.00 to 2.00"):
         assert name in read.text
-    for name in ("largest eigenvalue", "kantorovich bound", "From the table distances."):
+    for name in ("largest eigenvalue", "kantorovich bound", "What these are"):
         assert name in read.text
     assert "fidelity" not in read.text  # that table has no images
     assert read.text.count("Post-processing") == 1

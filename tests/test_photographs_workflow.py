@@ -3,7 +3,8 @@
 import pytest
 from workflow_runs import ROOT, import_all_schemas, output, scheduled, snakemake
 
-from curvelens import tables
+from curvelens import store, tables
+from curvelens.summaries.explanations import EXPLANATIONS
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 CONFIG = ROOT / "config/test_photographs.yaml"
@@ -32,6 +33,17 @@ def test_every_table_is_valid_and_no_image_failed(finished):
 def test_there_is_a_report(finished):
     page = (finished / "results/report/index.html").read_text()
     assert "photographs" in page
+
+
+def test_every_explained_image_has_a_page(finished):
+    folder = finished / "results/report"
+    pages = store.load_json(folder / "gallery/pages.json")
+    index = tables.read(finished / "results/tables/photographs/explanations.parquet", EXPLANATIONS)
+    assert set(pages["photographs"]) >= set(index["image_id"])
+    report = (folder / "index.html").read_text()
+    for address in pages["photographs"].values():
+        assert f'href="{address}"' in report
+        assert "Grad-CAM++" in (folder / address).read_text()
 
 
 def test_a_second_run_schedules_nothing(finished):

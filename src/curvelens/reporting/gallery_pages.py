@@ -182,10 +182,12 @@ def _methods(shown: Picture) -> Html:
             continue
         rows.append([element("b", maps.NAMES.get(name, name)), *_row(row)])
     scalars = listing(sorted({str(row["scalar"]).replace("_", " ") for row in shown.explained.values()}))
-    text = (
-        f"The maps explain the {scalars}. Trust radius: how far, in L2 norm, the map predicts what the score "
-        "does; a map that is no local model has none. Calls that methods share count for the first of them."
-    )
+    text = f"The maps explain the {scalars}. Calls that methods share count for the first of them."
+    if any(row[1] != MISSING for row in rows):
+        text += (
+            " Trust radius: how far, in L2 norm, the map predicts what the score does; a map that is no "
+            "local model has none."
+        )
     told = [i for i in range(len(head)) if any(row[i] != MISSING for row in rows)]
     rows = [[row[i] for i in told] for row in rows]
     listed = table([[head[i] for i in told]], rows, text) if rows else Html()
@@ -205,7 +207,11 @@ def _row(row: Any) -> list[object]:
 
 
 def _numbers(told: Numbers) -> Html:
-    header = [told.table.replace("_", " "), *(told.rows if any(told.rows) else ["value"])]
+    meanings = details("What these are", bullets(f"{fact.name}: {fact.meaning}" for fact in told.facts))
+    name = told.table.replace("_", " ")
+    if len(told.rows) == 1:
+        pairs = [(fact.name, f"{_value(fact.values[0])} {fact.unit}".rstrip()) for fact in told.facts]
+        return element("section", heading(name), facts(pairs), meanings)
     rows = [
         [
             Html(fact.name, element("small", fact.unit) if fact.unit else ""),
@@ -213,9 +219,8 @@ def _numbers(told: Numbers) -> Html:
         ]
         for fact in told.facts
     ]
-    meanings = details("What the rows mean", bullets(f"{fact.name}: {fact.meaning}" for fact in told.facts))
-    shown = table([header], rows, f"From the table {told.table}.")
-    return element("section", heading(told.table.replace("_", " ")), shown, meanings)
+    shown = table([["", *told.rows]], rows, f"From the table {told.table}.")
+    return element("section", heading(name), shown, meanings)
 
 
 def _is_number(value: object) -> bool:
