@@ -16,7 +16,7 @@ settings = snakemake.params.settings
 device = jobs.device(snakemake.params.device)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 images = store.load_image_set(snakemake.input.images)
-classes, ids = (tuple(settings[key]) if settings[key] else None for key in ("classes", "images"))
+classes, ids = (tuple(settings[key]) if settings[key] else None for key in ("classes", "ends"))
 names = store.load_json(snakemake.input.info[0])["class_names"]
 start, end = path.choose_pair(model, images, classes, device, ids=ids, class_names=names)
 noise = {"sigma": settings["noise"], "samples": settings["samples"]}

@@ -68,10 +68,10 @@ def _named(images: ImageSet, ids: tuple[str, str]) -> tuple[int, int]:
     for name in ids:
         if name not in images.ids:
             raise ConfigError(
-                f"path.images: no test image is called {name!r}; names are {images.ids[0]!r} and the like"
+                f"path.ends: no test image is called {name!r}; names are {images.ids[0]!r} and the like"
             )
     if ids[0] == ids[1]:
-        raise ConfigError(f"path.images: start and end are both {ids[0]!r}; name two different images")
+        raise ConfigError(f"path.ends: start and end are both {ids[0]!r}; name two different images")
     return images.ids.index(ids[0]), images.ids.index(ids[1])
 
 

@@ -15,7 +15,7 @@ class Path(Closed):
         description="Classes of the first and the last image, by index or name: the first image of each that "
         "is classified correctly; null takes the first two classes that differ.",
     )
-    images: tuple[str, str] | None = Field(
+    ends: tuple[str, str] | None = Field(
         None, description="Names of the first and the last image, instead of `classes`."
     )
     steps: int = Field(26, ge=25, description="Points on the path, one frame each; a film of 5 s.")
@@ -24,6 +24,6 @@ class Path(Closed):
 
     @model_validator(mode="after")
     def _chosen_once(self) -> Path:
-        if self.classes is not None and self.images is not None:
-            raise ValueError("classes and images both choose the ends; give one of them")
+        if self.classes is not None and self.ends is not None:
+            raise ValueError("classes and ends both choose the images; give one of them")
         return self
