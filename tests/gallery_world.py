@@ -11,6 +11,7 @@ import pandas as pd
 import report_world as world
 
 from curvelens.reporting import gallery
+from curvelens.summaries.competing import COMPETING
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "report" / "template"
 TEMPLATES = {
@@ -53,6 +54,7 @@ def competing(folder: Path, found: dict[str, list[Path]]) -> dict[str, list[Path
             "status": "ok", "error": "",
         }
     )  # fmt: skip
+    table = table.reindex(columns=[*COMPETING.columns])  # the others are not looked at here
     table.to_parquet(folder / "tables" / "competing.parquet")
     path = folder / "competing.npz"
     np.savez(
