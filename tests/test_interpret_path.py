@@ -32,8 +32,8 @@ def test_abrupt_or_gradual():
     assert "The probability of cat goes from 100% to 0%, that of <b>dog</b> from 0% to 100%" in said(
         width=1e-3
     )
-    assert "another class is predicted once on the way" in said()
-    assert "another class is predicted never on the way" in said(switch=None, width=0.5)
+    assert "the predicted class changes once on the way" in said()
+    assert "the predicted class never changes." in said(switch=None, width=0.5)
     constant = {"prediction_change": np.r_[np.nan, np.zeros(T - 1)]}
     assert "The prediction does not change along the path" in said(**constant)
 
@@ -43,7 +43,7 @@ def test_classes_in_between_are_named():
     other = np.r_[np.zeros(9, int), np.full(3, 2), np.ones(T - 12, int)]
     told = said(prediction=other)
     assert "At 3 points in between the network predicts neither, but fox $5." in told
-    assert "another class is predicted 2 times" in told
+    assert "the predicted class changes 2 times" in told
 
 
 @pytest.mark.parametrize(("calm", "restless"), [("gradient", "vargrad"), ("vargrad", "smoothgrad")])

@@ -88,8 +88,8 @@ def _prediction(table: DataFrame, names: Sequence[str]) -> str:
     )
     times = len(switches(table))
     return sentences(
-        f"{how}. The probability of {ranges}; another class is predicted",
-        f"{'once' if times == 1 else 'never' if not times else f'{times} times'} on the way.",
+        f"{how}. The probability of {ranges}; the predicted class",
+        f"changes {'once' if times == 1 else f'{times} times'} on the way." if times else "never changes.",
         passed,
     )
 
