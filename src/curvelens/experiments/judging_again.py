@@ -26,13 +26,16 @@ class Explainer:
     """Explains as the stage ``explanations`` does, but one method alone.
 
     Args:
-        requests: Parameters by method.
+        requests: Parameters by method; those left out take their defaults.
         scalar: The number that is explained, see :data:`curvelens.experiments.scalars.PREDICTED`.
         seed: Seed of the run.
     """
 
     def __init__(self, requests: Mapping[str, Mapping[str, Any]], scalar: str, seed: int) -> None:
-        self.requests, self.scalar, self.seed = requests, scalar, seed
+        self.requests = {
+            name: methods.REGISTRY.get(name).parse(one).model_dump() for name, one in requests.items()
+        }
+        self.scalar, self.seed = scalar, seed
 
     def __call__(
         self, method: str, model: nn.Module, scene: Scene, x: torch.Tensor | None = None, scalar: str = ""
