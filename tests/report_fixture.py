@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import interactions_world
+import judgement_world
 import maps_world
 import numpy as np
 import pandas as pd
@@ -96,6 +97,9 @@ def contents(folder: Path) -> dict:
     paths["sparsity"] = sparse["sparsity"]
     paths["sparsity_summary"] = folder / "sparsity" / "sparsity_summary.parquet"
     sparsity.summarise(pd.read_parquet(sparse["sparsity"])).to_parquet(paths["sparsity_summary"])
+    judged = judgement_world.write(folder / "judging")
+    inputs |= judged
+    paths |= {name: path for name, path in judged.items() if name != "grid_maps"}
     models = world.write_json(folder / "models" / "relu" / "model.json", model)
     inputs["models"] = [models]
     drawn = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import interactions_world
+import judgement_world
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         "sparsity": sparsity_world.table(),
+        **judgement_world.tables(n, failed),
         **interactions_world.tables(),
         **spirometry_world.tables(),
         **theorems_world.tables(),
@@ -81,11 +83,29 @@ def one_size(paired: pd.DataFrame) -> pd.DataFrame:
 CASES: dict[str, tuple[Any, list[str]]] = {
     "one image": (
         lambda: tables(1),
-        ["spectra", "spectra_classes", "spectra_sharpness", "regions", "distances", "attacks", "trust"],
+        [
+            "spectra",
+            "spectra_classes",
+            "spectra_sharpness",
+            "regions",
+            "distances",
+            "attacks",
+            "trust",
+            "judging",
+        ],
     ),
     "one failure": (
         lambda: tables(6, failed=1),
-        ["spectra", "spectra_classes", "spectra_sharpness", "regions", "distances", "attacks", "trust"],
+        [
+            "spectra",
+            "spectra_classes",
+            "spectra_sharpness",
+            "regions",
+            "distances",
+            "attacks",
+            "trust",
+            "judging",
+        ],
     ),
     "failures only": (
         lambda: tables(3, failed=1000, fidelity=EMPTY_FIDELITY, attacks=EMPTY_ATTACKS),
