@@ -80,8 +80,8 @@ def _blocks(tables: Tables, layout: style.Layout, images: DataFrame, methods: li
     """Draw a block for each image: the image and its maps, as many beside each other as can be told apart."""
     from matplotlib.figure import Figure
 
-    across = 4 if layout.narrow else 7
-    down = math.ceil((len(methods) + 1) / across)
+    down = math.ceil((len(methods) + 1) / (4 if layout.narrow else 9))
+    across = math.ceil((len(methods) + 1) / down)
     height = down * (layout.width / across + 0.17) + 0.3
     figure = Figure(figsize=(layout.width, height * len(images)), layout="constrained")
     blocks = np.atleast_1d(np.asarray(figure.subfigures(len(images), 1)))
@@ -96,7 +96,7 @@ def _blocks(tables: Tables, layout: style.Layout, images: DataFrame, methods: li
             _show(axes, pixels.attribution(tables, row.image_id, method).sum(axis=0), method)
         names = ["image", *(maps.NAMES.get(method, method) for method in methods)]
         for axes, name in zip(panels, names, strict=False):
-            axes.set_title(_short(name), loc="center", fontsize=7.5, fontweight="normal", pad=2)
+            axes.set_title(_short(name), loc="center", fontsize=7, fontweight="normal", pad=2)
     return figure
 
 

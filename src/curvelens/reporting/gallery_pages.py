@@ -77,7 +77,7 @@ def picture(title: str, shown: Picture, beside: tuple[str | None, str | None], s
         facts(_known(shown)),
         element("div", _original(shown), *(_map(*one) for one in shown.maps.items()), class_="maps"),
         paragraph(_legend(shown), "processing") if shown.maps else Html(),
-        *(_contest(contest) for contest in shown.contests),
+        _contests(shown),
     ]
     if shown.explained or shown.numbers:
         parts += [heading("What was measured", 2), _methods(shown), *map(_numbers, shown.numbers)]
@@ -116,8 +116,22 @@ def _map(method: str, values: np.ndarray) -> Html:
     return _figure(coloured(values, signed), f"{name}: {where(values, signed)}", name, values.shape)
 
 
+def _contests(shown: Picture) -> Html:
+    """Return maps of two classes and their difference, each method's on one colour scale."""
+    if not shown.contests:
+        return Html()
+    text = (
+        "Channels summed; one colour scale for the three maps of a method, capped at the "
+        f"{maps.QUANTILE:.0%} quantile of the magnitudes of both classes; no smoothing, no multiplication by the image."
+    )
+    once: dict[object, Contest] = {}
+    for one in shown.contests:
+        once.setdefault((one.method, frozenset(one.names)), one)
+    parts = [_contest(one) for one in once.values()]
+    return element("section", heading("Two classes", 2), *parts, paragraph(text, "processing"))
+
+
 def _contest(contest: Contest) -> Html:
-    """Return the maps of two classes and their difference, on one colour scale."""
     a, b = contest.names
     signed = maps.is_signed(contest.method, contest.maps)
     largest = maps.cap(contest.maps)
@@ -127,22 +141,11 @@ def _contest(contest: Contest) -> Html:
         (contest.maps[1], b, signed),
         (contest.maps[0] - contest.maps[1], f"{a} less {b}", True),
     ]
-    figures = [
-        _figure(
-            coloured(values, sign, largest), f"{name} of {said}: {where(values, sign)}", said, values.shape
-        )
-        for values, said, sign in tiles
-    ]
-    text = (
-        f"Channels summed; one colour scale for all three, capped at the {maps.QUANTILE:.0%} quantile of "
-        "both maps' magnitudes; no smoothing, no multiplication by the image."
-    )
-    return element(
-        "section",
-        heading(f"Two classes, by {name}", 2),
-        element("div", *figures, class_="maps"),
-        paragraph(text, "processing"),
-    )
+    figures = []
+    for values, said, sign in tiles:
+        alt = f"{name} of {said}: {where(values, sign)}"
+        figures.append(_figure(coloured(values, sign, largest), alt, said, values.shape))
+    return Html(heading(f"By {name}"), element("div", *figures, class_="maps"))
 
 
 def _figure(address: str, alt: str, caption: str, shape: tuple[int, ...]) -> Html:
@@ -207,20 +210,20 @@ def _row(row: Any) -> list[object]:
 
 
 def _numbers(told: Numbers) -> Html:
-    meanings = details("What these are", bullets(f"{fact.name}: {fact.meaning}" for fact in told.facts))
+    """Return what is the same in all rows as a list, and what is not as a table."""
     name = told.table.replace("_", " ")
-    if len(told.rows) == 1:
-        pairs = [(fact.name, f"{_value(fact.values[0])} {fact.unit}".rstrip()) for fact in told.facts]
-        return element("section", heading(name), facts(pairs), meanings)
-    rows = [
-        [
-            Html(fact.name, element("small", fact.unit) if fact.unit else ""),
-            *(_value(value) for value in fact.values),
-        ]
-        for fact in told.facts
+    said = [(fact, [_value(value) for value in fact.values]) for fact in told.facts]
+    shared = [
+        (fact.name, f"{values[0]} {fact.unit}".rstrip()) for fact, values in said if len({*values}) == 1
     ]
-    shown = table([["", *told.rows]], rows, f"From the table {told.table}.")
-    return element("section", heading(name), shown, meanings)
+    rows = [
+        [Html(fact.name, element("small", fact.unit) if fact.unit else ""), *values]
+        for fact, values in said
+        if len({*values}) > 1
+    ]
+    shown = table([["", *told.rows]], rows, f"From the table {told.table}.") if rows else Html()
+    meanings = details("What these are", bullets(f"{fact.name}: {fact.meaning}" for fact in told.facts))
+    return element("section", heading(name), facts(shared) if shared else Html(), shown, meanings)
 
 
 def _is_number(value: object) -> bool:
