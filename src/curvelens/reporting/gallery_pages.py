@@ -122,7 +122,8 @@ def _contests(shown: Picture) -> Html:
         return Html()
     text = (
         "Channels summed; one colour scale for the three maps of a method, capped at the "
-        f"{maps.QUANTILE:.0%} quantile of the magnitudes of both classes; no smoothing, no multiplication by the image."
+        f"{maps.QUANTILE:.0%} quantile of the magnitudes of both classes; no smoothing, no "
+        "multiplication by the image."
     )
     once: dict[object, Contest] = {}
     for one in shown.contests:
