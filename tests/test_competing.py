@@ -334,9 +334,10 @@ def scene(name, kind, iou, cosine=0.0):
 
 def test_the_words_follow_the_numbers():
     apart = interpret_scenes(pd.DataFrame([scene("a", "both", 0.02), scene("b", "hard", 0.04, -0.9)]))
-    assert "opposed (cosine -0.90)" in apart[1]
+    assert "opposed (cosine −0.90)" in apart[1]
     assert "0.4 times chance" in apart[0]
     assert "largest in b (hard, 0.04) and smallest in a (both, 0.02)" in apart[2]
+    assert "medians by kind are both 0.02, hard 0.04" in apart[2]
     assert "On 2 of 2 pictures" in apart[2]
     assert "parts of its own" in apart[2]
     mixed = interpret_scenes(pd.DataFrame([scene("a", "both", 0.5)]))

@@ -82,7 +82,12 @@ def plain_axes(axes: Axes) -> None:
     axes.grid(visible=False)
 
 
-def label(image_id: str) -> str:
-    """Return an image's name without its data set's, short enough for a figure."""
-    name = re.sub(r"^.*/", "", image_id) or image_id
-    return name if len(name) <= 24 else f"{name[:10]}…{name[-12:]}"
+def label(image_id: str, room: int = 24) -> str:
+    """Return an image's name without data set and kind of file, in at most ``room`` letters."""
+    name = re.sub(r"^.*/|\.[A-Za-z]{3,4}$", "", image_id) or image_id
+    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
+
+
+def share(p: float) -> str:
+    """Return a probability in per cent; it is neither rounded to certainty nor to impossibility."""
+    return "> 99.9%" if p > 0.999 else "< 0.1%" if p < 0.001 else f"{p:.1%}"

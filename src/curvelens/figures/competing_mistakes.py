@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
-from curvelens.figures._competing import QUANTILE, cap, found, label, plain_axes, show
+from curvelens.figures._competing import QUANTILE, cap, found, label, plain_axes, share, show
 from curvelens.figures.maps import NAMES
 from curvelens.figures.wording import count, listing, sentences
 from curvelens.summaries.competing import MISTAKE, RIGHT, ordered, relation
@@ -35,17 +35,12 @@ def _methods(rows: DataFrame) -> list[str]:
 
 def _title(row: Any) -> str:
     said = f"{row.label_name} taken for {row.name_a}" if row.part == MISTAKE else f"{row.name_a}, right"
-    chances = ", ".join(f"{name} {_share(p)}" for name, p in _chances(row))
+    chances = ", ".join(f"{name} {share(p)}" for name, p in _chances(row))
     return f"{label(row.image_id)}\n{said}\n{chances}"
 
 
 def _chances(row: Any) -> list[tuple[str, float]]:
     return [(row.name_a, row.probability_a), (row.name_b, row.probability_b)]
-
-
-def _share(p: float) -> str:
-    """Return a probability in per cent; it is neither rounded to certainty nor to impossibility."""
-    return "> 99.9%" if p > 0.999 else "< 0.1%" if p < 0.001 else f"{p:.1%}"
 
 
 def _panels(axes: list[Axes], tables: Tables, row: Any) -> None:

@@ -46,7 +46,7 @@ def _scene(axes: list[Axes], tables: Tables, row: Any, room: int) -> None:
     axes[3].imshow(overlay(maps, pixels, row.keep, row.blur))
     text: dict[str, Any] = {"fontsize": 7.5, "loc": "left", "fontweight": "normal", "pad": 3}
     heads = (
-        textwrap.fill(f"{row.kind}: {label(row.image_id)}", room),
+        f"{textwrap.shorten(row.kind, room, placeholder='…')}\n{label(row.image_id, room)}",
         f"{row.name_a}\n{row.scalar.replace('_', ' ')} {number(row.score_a)}",
         f"{row.name_b}\n{row.scalar.replace('_', ' ')} {number(row.score_b)}",
         f"both: IoU {row.iou:.2f}\nrank corr. {row.rank_correlation:.2f}".replace("-", "−"),
@@ -81,7 +81,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         else:
             line, column = divmod(place, beside)
             axes = list(grid[line, 4 * column : 4 * column + 4])
-        _scene(axes, tables, row, room=int(side / 0.062))
+        _scene(axes, tables, row, room=int(side / 0.066))
     return figure
 
 
@@ -130,7 +130,7 @@ def caption(tables: Tables) -> str:
         "scene that was photographed."
         if put_together
         else "",
-        f"n = {count(len(shown), 'picture')}; the table below says where each comes from.",
+        f"n = {count(len(shown), 'picture')}; below the table stands where each comes from.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from curvelens.figures.maps import NAMES
 from curvelens.tables import IMAGE_COLUMNS, RUN_COLUMNS, Column, schema
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ def relation(cosine: float) -> str:
     return "opposed" if cosine < OPPOSED else "alike" if cosine > ALIKE else "mostly unrelated"
 
 
+def decimal(value: float) -> str:
+    """Return a number with two decimals and a true minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
 def short(image_id: str) -> str:
     """Return an image's name without its data set's."""
     return image_id.rpartition("/")[2] or image_id
@@ -109,9 +115,9 @@ def interpret_mistakes(table: DataFrame) -> list[str]:
     for method, own in rows.groupby("method", sort=False):
         angle = own["cosine"]
         told.append(
-            f"{method}: the maps of both classes are {relation(angle.median())} (median cosine "
-            f"{angle.median():.2f}, from {angle.min():.2f} to {angle.max():.2f}), and have "
-            f"{own['common_mass'].median():.0%} of their mass in common (median of {len(own)})."
+            f"{NAMES.get(method, method)}: the maps of both classes are {relation(angle.median())} (median "
+            f"cosine {decimal(angle.median())}, from {decimal(angle.min())} to {decimal(angle.max())}), and "
+            f"have {own['common_mass'].median():.0%} of their mass in common (median of {len(own)})."
         )
     mistakes = rows[rows["part"] == MISTAKE]
     if len(mistakes):
@@ -134,15 +140,16 @@ def _failure(mistakes: DataFrame) -> str:
     share = mistakes["iou"] / mistakes["chance_iou"]
     same = float((share > 2).mean())
     where = (
-        "most often the same parts of the picture speak for the wrong class that should speak for the true "
-        "one: it was misread, not overlooked"
+        "for the most part both scores depend on the same parts of the picture, as if the object had been "
+        "seen and misread"
         if same > 0.5
-        else "most often the wrong class rests on other parts of the picture than the true one"
+        else "for the most part the score of the wrong class depends on other parts of the picture than that "
+        "of the true one"
     )
     return (
-        f"In {close} of {len(first)} errors shown the true class had more than a quarter of the probability. "
-        "The regions that stand out for the two classes overlap more than twice as much as chance in "
-        f"{same:.0%} of the comparisons: {where}."
+        f"Why it erred: in {close} of {len(first)} errors shown the true class had more than a quarter of "
+        "the probability. The regions that stand out for the two classes overlap more than twice as much as chance in "
+        f"{same:.0%} of the comparisons; {where}."
     )
 
 
@@ -163,24 +170,31 @@ def interpret_scenes(table: DataFrame) -> list[str]:
     told = [
         f"{row.kind} ({short(row.image_id)}): the regions of {row.name_a} and {row.name_b} overlap by "
         f"{row.iou:.2f} (intersection over union; {row.iou / chance:.1f} times chance), their magnitudes "
-        f"correlate in rank by {row.rank_correlation:.2f}, the signed maps are {relation(row.cosine)} "
-        f"(cosine {row.cosine:.2f}); half of the magnitude lies on {row.half_mass_a:.0%} and "
+        f"correlate in rank by {decimal(row.rank_correlation)}, the signed maps are {relation(row.cosine)} "
+        f"(cosine {decimal(row.cosine)}); half of the magnitude lies on {row.half_mass_a:.0%} and "
         f"{row.half_mass_b:.0%} of the pixels."
         for row in rows.itertuples()
     ]
     apart = int((rows["iou"] <= chance).sum())
-    overall = f"On {apart} of {len(rows)} pictures the two classes' regions overlap no more than chance. "
+    overall = (
+        f"On {apart} of {len(rows)} pictures the two classes' regions overlap no more than chance. "
+        if apart
+        else "The two classes' regions overlap more than chance on every picture. "
+    )
     if apart < len(rows) / 2:
         overall += (
-            "On most, then, a gradient map does not tell the two classes' evidence apart: it marks pixels to "
-            "which the network is sensitive, for either class."
+            "A gradient map, then, does not tell the two classes' evidence apart; it marks pixels to which "
+            "the network is sensitive, for either class."
         )
     else:
         overall += "On most, then, each class rests on parts of its own."
     if len(rows) > 1:
         most, least = rows.loc[rows["iou"].idxmax()], rows.loc[rows["iou"].idxmin()]
+        medians = rows.groupby("kind", sort=False)["iou"].median()
+        by_kind = ", ".join(f"{kind} {value:.2f}" for kind, value in medians.items())
         overall = (
-            f"Overlap is largest in {short(most.image_id)} ({most.kind}, {most.iou:.2f}) and smallest in "
-            f"{short(least.image_id)} ({least.kind}, {least.iou:.2f}). " + overall
+            f"Comparison: overlap is largest in {short(most.image_id)} ({most.kind}, {most.iou:.2f}) and smallest in "
+            f"{short(least.image_id)} ({least.kind}, {least.iou:.2f}); the medians by kind are {by_kind}. "
+            + overall
         )
     return [*told, overall]
