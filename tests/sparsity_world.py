@@ -76,6 +76,7 @@ def _row(image_id: str, place: int, block: str, method: str, step: int, isolated
         "objective": 0.1 if own else np.nan,
         "kkt_residual": 1e-7 if own else np.nan,
         "iterations": 3.0 if own else np.nan,
+        "precision": "float32",
         "products": 9 if method == "CASO" else 0,
         "cosine": np.nan if empty else 0.9,
         "jaccard_gradient": np.nan if empty else 0.7,

@@ -89,6 +89,18 @@ def test_solutions_are_exact(computed):
     assert (by_products["products"] > 0).any()
 
 
+def test_what_single_precision_cannot_solve_is_solved_in_double(computed, monkeypatch):
+    monkeypatch.setattr("curvelens.experiments.sparsity.EXACT", 1e-12)
+    model = network(torch.float32)
+    found, _ = sparsity_paths(model, images(), settings())
+    assert (found["precision"] == "float64").all()
+    assert next(model.parameters()).dtype == torch.float32
+    for column in ("lambda1", "sparsity", "objective", "kkt_residual"):
+        expected = computed[0][column].astype(float)
+        np.testing.assert_allclose(found[column].astype(float), expected, rtol=1e-9, atol=1e-12)
+    assert (found.groupby("image_id")["calls"].sum() == 12).all()  # both attempts
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_objective_is_that_of_a_convex_solver(computed, kind):
     table, _ = computed

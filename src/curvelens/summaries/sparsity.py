@@ -75,6 +75,11 @@ SPARSITY = schema(
             nullable=True,
             ge=0,
         ),
+        "precision": Column(
+            str,
+            "Of the network: `float64` where `float32` left a residual above 1e-4.",
+            isin=("float32", "float64"),
+        ),
         "products": Column(
             int,
             "Hessian-vector products that the whole path took, all its λ₁ together, beyond those for L and "
