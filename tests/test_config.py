@@ -32,7 +32,7 @@ def changed(raw, path, value):
 
 @pytest.mark.parametrize("name", [
     *("config.yaml", "test.yaml", "test_photographs.yaml", "paper.yaml"),
-    *("cifar10_small.yaml", "imagenet_sample.yaml"),
+    *("cifar10_small.yaml", "imagenet_sample.yaml", "photographs_with_masks.yaml"),
 ])  # fmt: skip
 def test_shipped_configurations_are_valid(name):
     settings = load(yaml.safe_load((ROOT / "config" / name).read_text()))
