@@ -6,6 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import competing_world
 import interactions_world
 import judgement_world
 import maps_world
@@ -100,6 +101,9 @@ def contents(folder: Path) -> dict:
     judged = judgement_world.write(folder / "judging")
     inputs |= judged
     paths |= {name: path for name, path in judged.items() if name != "grid_maps"}
+    two = competing_world.write(folder / "competing")
+    inputs |= two
+    paths["competing"] = two["competing"]
     models = world.write_json(folder / "models" / "relu" / "model.json", model)
     inputs["models"] = [models]
     drawn = {}

@@ -2,6 +2,7 @@
 
 import math
 
+import competing_world
 import numpy as np
 import pandas as pd
 import pytest
@@ -296,6 +297,19 @@ def test_figures_draw_and_tell(name, layout, drawable):
     assert "Post-processing" in spec.caption(drawable)
     assert spec.alt(drawable)
     assert spec.finding(drawable)
+
+
+@pytest.mark.parametrize("name", ["competing_mistakes", "competing_scenes"])
+def test_a_run_in_which_every_image_failed_is_drawn_and_told(name):
+    failed = {"competing": competing_world.table(failed=100), "competing_maps": [competing_world.maps()]}
+    assert (failed["competing"]["status"] == "failed").all()
+    spec = get(name)
+    spec.draw(failed, style.NARROW).canvas.draw()
+    assert spec.caption(failed)
+    assert spec.alt(failed)
+    assert spec.finding(failed) == ""
+    assert interpret_mistakes(failed["competing"]) == interpret_scenes(failed["competing"]) == []
+    assert str(set_for_reading.mistakes(failed["competing"])) == ""
 
 
 def test_the_difference_is_drawn_on_the_scale_of_both(drawable):

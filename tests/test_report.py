@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 
+import competing_world
 import pandas as pd
 import pytest
 import report_fixture
@@ -89,6 +90,7 @@ def test_made_up_tables_have_the_columns_of_real_ones() -> None:
         "attacks_paired": world.attacks_paired(),
         "complexity": world.complexity(),
         "sparsity": sparsity_world.table(),
+        "competing": competing_world.table(failed=1),
     }
     for name, frame in made.items():
         SCHEMAS[name].validate(frame)

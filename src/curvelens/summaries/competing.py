@@ -148,8 +148,8 @@ def _failure(mistakes: DataFrame) -> str:
     )
     return (
         f"Why it erred: in {close} of {len(first)} errors shown the true class had more than a quarter of "
-        "the probability. The regions that stand out for the two classes overlap more than twice as much as chance in "
-        f"{same:.0%} of the comparisons; {where}."
+        "the probability. The regions that stand out for the two classes overlap more than twice as much as "
+        f"chance in {same:.0%} of the comparisons; {where}."
     )
 
 
@@ -193,8 +193,8 @@ def interpret_scenes(table: DataFrame) -> list[str]:
         medians = rows.groupby("kind", sort=False)["iou"].median()
         by_kind = ", ".join(f"{kind} {value:.2f}" for kind, value in medians.items())
         overall = (
-            f"Comparison: overlap is largest in {short(most.image_id)} ({most.kind}, {most.iou:.2f}) and smallest in "
-            f"{short(least.image_id)} ({least.kind}, {least.iou:.2f}); the medians by kind are {by_kind}. "
-            + overall
+            f"Comparison: overlap is largest in {short(most.image_id)} ({most.kind}, {most.iou:.2f}) and "
+            f"smallest in {short(least.image_id)} ({least.kind}, {least.iou:.2f}); the medians by kind are "
+            f"{by_kind}. {overall}"
         )
     return [*told, overall]
