@@ -187,7 +187,7 @@ def test_code_and_prompts_are_not_shown(page: Page) -> None:
 
 
 def test_page_is_small() -> None:
-    assert report_fixture.rendered().stat().st_size < 8 * 2**20
+    assert report_fixture.rendered().stat().st_size < 12 * 2**20
 
 
 def test_formulas_are_mathml(source: str) -> None:
