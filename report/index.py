@@ -362,6 +362,17 @@ report.networks()
 # %%
 report.show("training", missing="This run trained no network: the weights were given.")
 
+# %% [markdown]
+# A network that is sure should be right: the probability it gives its prediction should be the share of such
+# predictions that come true. Explanations of a network that errs are read differently from those of one that
+# does not.
+
+# %%
+report.show("evaluation", missing="This run did not test how well a network classifies (stage evaluation).")
+
+# %%
+report.evaluation()
+
 # %%
 report.data()
 

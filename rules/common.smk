@@ -34,6 +34,7 @@ STAGES = {
     "superpixels": ["superpixels"],
     "sparsity": ["sparsity", "sparsity_summary"],
     "competing": ["competing"],
+    "evaluation": ["predictions", "evaluation", "confusion", "reliability"],
     "judging": ["judgement_images", "judgement", "judgement_curves"],
 }
 

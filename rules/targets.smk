@@ -14,6 +14,7 @@ localrules:
     superpixels,
     sparsity,
     competing,
+    evaluation,
     judging,
     studies,
     figures,
@@ -78,6 +79,11 @@ rule sparsity:
 rule competing:
     input:
         tables("competing"),
+
+
+rule evaluation:
+    input:
+        tables("evaluation"),
 
 
 rule judging:

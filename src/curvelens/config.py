@@ -16,6 +16,7 @@ from curvelens.sections.attacks import Attacks
 from curvelens.sections.common import Closed, Name
 from curvelens.sections.competing import Competing
 from curvelens.sections.distances import Distances
+from curvelens.sections.evaluation import Evaluation
 from curvelens.sections.explanations import Explanations
 from curvelens.sections.fidelity import Fidelity
 from curvelens.sections.judging import Judging
@@ -46,6 +47,7 @@ class Experiment(Closed):
     superpixels: Superpixels | None = None
     sparsity: Sparsity | None = None
     competing: Competing | None = None
+    evaluation: Evaluation | None = None
     judging: Judging | None = None
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from curvelens.reporting import (
     competing,
     context_aware,
     distances,
+    evaluation,
     judging,
     run,
     sparsity,
@@ -402,6 +403,19 @@ class Report:
             return note("No description of the networks was passed to this report.")
         header = [["network", "hidden layers", "activation", "weights", "train", "validation", "test"]]
         return table(header, rows, "The networks and the share of images they classify correctly.")
+
+    def evaluation(self) -> Html:
+        """Return how well networks classify the test images, class by class, and where they err."""
+        found = {
+            name: rows for name in self.experiments if (rows := self.table(name, "evaluation")) is not None
+        }
+        parts: list[Html] = [evaluation.networks(found)] if any(map(len, found.values())) else []
+        for name in found:
+            confusion, predictions = self.table(name, "confusion"), self.table(name, "predictions")
+            if confusion is not None and predictions is not None and len(confusion):
+                shown = [evaluation.by_class(confusion), evaluation.misclassified(predictions, confusion)]
+                parts += self._titled(name, shown)
+        return Html(*parts)
 
     def data(self) -> Html:
         """Return where the images come from."""

@@ -1,0 +1,54 @@
+rule predict_images:
+    input:
+        network=network,
+        images=images("test"),
+        info=lambda wildcards: dataset_files(wildcards.experiment),
+    output:
+        table="results/tables/{experiment}/predictions.parquet",
+        csv="results/tables/{experiment}/predictions.csv",
+    log:
+        "results/logs/predict_images/{experiment}.log",
+    benchmark:
+        "results/benchmarks/predict_images/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        images=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.images,
+        device=settings.device,
+        code=lambda wildcards: library("experiments.evaluation", "models", model_code(model_of(wildcards))),
+    message:
+        "Classify the test images of {wildcards.experiment}"
+    script:
+        "../scripts/predict_images.py"
+
+
+rule summarise_predictions:
+    input:
+        table="results/tables/{experiment}/predictions.parquet",
+        info=lambda wildcards: dataset_files(wildcards.experiment),
+    output:
+        summary="results/tables/{experiment}/evaluation.parquet",
+        summary_csv="results/tables/{experiment}/evaluation.csv",
+        confusion="results/tables/{experiment}/confusion.parquet",
+        confusion_csv="results/tables/{experiment}/confusion.csv",
+        reliability="results/tables/{experiment}/reliability.parquet",
+        reliability_csv="results/tables/{experiment}/reliability.csv",
+    log:
+        "results/logs/summarise_predictions/{experiment}.log",
+    benchmark:
+        "results/benchmarks/summarise_predictions/{experiment}.tsv"
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        bins=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.bins,
+        seed=settings.seed,
+        code=library("summaries.evaluation"),
+    message:
+        "Measure accuracy and calibration of the network of {wildcards.experiment}"
+    script:
+        "../scripts/summarise_predictions.py"
