@@ -2,7 +2,7 @@ rule predict_images:
     input:
         network=network,
         images=images("test"),
-        info=lambda wildcards: dataset_files(wildcards.experiment),
+        info=lambda wildcards: dataset_files(wildcards.experiment)[0],
     output:
         table="results/tables/{experiment}/predictions.parquet",
         csv="results/tables/{experiment}/predictions.csv",
@@ -29,7 +29,7 @@ rule predict_images:
 rule summarise_predictions:
     input:
         table="results/tables/{experiment}/predictions.parquet",
-        info=lambda wildcards: dataset_files(wildcards.experiment),
+        info=lambda wildcards: dataset_files(wildcards.experiment)[0],
     output:
         summary="results/tables/{experiment}/evaluation.parquet",
         summary_csv="results/tables/{experiment}/evaluation.csv",

@@ -41,8 +41,8 @@ def networks(found: Mapping[str, DataFrame]) -> Html:
     text = (
         "Test images whose class is known: how many are classified correctly, with the 95% Wilson interval "
         "of the share; mean probability of the predicted class; mean cross-entropy (nat); expected "
-        "calibration error (Guo et al. 2017, eq. 3); the same for a network that is right exactly as often as it "
-        "is confident, mean and 95% quantile."
+        "calibration error (Guo et al. 2017, eq. 3); the same for a network that is right exactly as often "
+        "as it is confident, mean and 95% quantile."
     )
     return table(head, body, text)
 
