@@ -173,12 +173,22 @@ def library(*modules):
     return code_version(*(f"curvelens.{module}" for module in modules))
 
 
+def given_weights(wildcards):
+    """The file with a network's trained weights, the user's or a download; nothing where they come otherwise."""
+    model = settings.models[wildcards.model]
+    if model.weights:
+        return str(model.weights)
+    return [f"results/weights/{wildcards.model}/{url.rpartition('/')[2]}" for url in model.weights_urls[:1]]
+
+
 def imported_models():
     """The networks of the config whose weights come from a file, or with their architecture."""
     return [
         name
         for name, model in settings.models.items()
-        if model.weights or not models.needs_training(model.architecture, model.parameters)
+        if model.weights
+        or model.weights_urls
+        or not models.needs_training(model.architecture, model.parameters)
     ]
 
 

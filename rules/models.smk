@@ -37,10 +37,32 @@ rule train_model:
         "../scripts/train_model.py"
 
 
+rule download_weights:
+    output:
+        "results/weights/{model}/{file}",
+    log:
+        "results/logs/download_weights/{model}/{file}.log",
+    benchmark:
+        "results/benchmarks/download_weights/{model}/{file}.tsv"
+    wildcard_constraints:
+        file="[^/]+",
+    retries: 2
+    conda:
+        "../envs/curvelens.yaml"
+    threads: 1
+    params:
+        urls=lambda wildcards: settings.models[wildcards.model].weights_urls,
+        sha256=lambda wildcards: settings.models[wildcards.model].weights_sha256,
+    message:
+        "Download the weights of {wildcards.model}"
+    script:
+        "../scripts/download_weights.py"
+
+
 rule import_model:
     input:
         # Nothing where the weights come with the architecture.
-        weights=lambda wildcards: settings.models[wildcards.model].weights or [],
+        weights=given_weights,
         info=ancient(dataset_info),
     output:
         weights="results/models/{model}/weights.safetensors",

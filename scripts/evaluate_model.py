@@ -27,7 +27,7 @@ quality = {
 origin = (
     {"training": settings["training"]}
     if snakemake.params.trained
-    else {"imported": settings["weights"] or settings["architecture"]}
+    else {"imported": settings["weights"] or next(iter(settings["weights_urls"]), settings["architecture"])}
 )
 meta = {
     "name": snakemake.wildcards.model,

@@ -245,6 +245,20 @@ def test_wordnet_ids_name_classes_of_imagenet(tmp_path):
     assert [len(splits[name]) for name in datasets.SPLITS] == [0, 0, 5]
 
 
+def test_a_part_of_a_large_folder_depends_on_names_alone(tmp_path):
+    for index in range(12):
+        gradient().save(tmp_path / f"{index}.png")
+    few = datasets.load("image_folder", {"size": 16, "most": 5}, tmp_path).ids
+    assert len(few) == 5
+    assert few == sorted(few)
+    assert few != datasets.load("image_folder", {"size": 16}, tmp_path).ids[:5]
+    left_out = next(
+        name for name in (f"{index}.png" for index in range(12)) if f"image_folder/{name}" not in few
+    )
+    (tmp_path / left_out).unlink()
+    assert datasets.load("image_folder", {"size": 16, "most": 5}, tmp_path).ids == few
+
+
 def test_a_folder_has_to_be_given_and_to_hold_pictures(tmp_path):
     with pytest.raises(DataError, match="set data_dir"):
         datasets.load("image_folder")

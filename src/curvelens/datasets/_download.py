@@ -28,16 +28,18 @@ def fetch(
     retries: int = 3,
     pause: float = 2.0,
     timeout: float = 30.0,
+    remedy: str = "set data_dir to a folder that holds the file",
 ) -> Path:
     """Download a file from the first mirror that gives it intact; a file that is there already is kept.
 
     Args:
         urls: The same file at several places (http or https), the preferred one first.
         path: Where it goes; it appears under this name only once it is complete and verified.
-        sha256: Its checksum.
+        sha256: Its checksum, or the first digits of it.
         retries: Rounds over the mirrors.
         pause: Seconds to wait after the first round without success, doubled after each further one.
         timeout: Seconds without an answer after which an attempt is given up.
+        remedy: What else can be done, for the error.
 
     Returns:
         ``path``.
@@ -47,7 +49,7 @@ def fetch(
     """
     path = Path(path)
     if path.is_file():
-        if file_sha256(path) == sha256:
+        if file_sha256(path).startswith(sha256):
             return path
         logger.warning("%s is not the published file (its SHA-256 differs): downloading it again", path)
     reasons: dict[str, str] = {}
@@ -64,10 +66,7 @@ def fetch(
         if attempt + 1 < retries:
             time.sleep(pause * 2**attempt)
     tried = "; ".join(f"{url} ({reason})" for url, reason in reasons.items())
-    raise DataError(
-        f"{path.name} could not be downloaded: {tried}; check the network, "
-        "or set data_dir to a folder that holds the file"
-    )
+    raise DataError(f"{path.name} could not be downloaded: {tried}; check the network, or {remedy}")
 
 
 class _MismatchError(Exception):
@@ -88,5 +87,5 @@ def _download(url: str, path: Path, expected: str, timeout: float) -> None:
                     report.update(len(block))
         if total is not None and report.done != total:
             raise _MismatchError(f"only {report.done} of {total} bytes arrived")
-        if digest.hexdigest() != expected:
+        if not digest.hexdigest().startswith(expected):
             raise _MismatchError(f"SHA-256 is {digest.hexdigest()}, not {expected}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from curvelens import seeds
 from curvelens.datasets import REGISTRY, Download
 from curvelens.datasets._listing import Columns
 from curvelens.registry import Parameters
@@ -69,6 +70,11 @@ class ImageFolderParameters(Parameters):
     )
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="Checksum of the archive; needed with `url`."
+    )
+    most: int | None = Field(
+        None,
+        ge=1,
+        description="Read this many pictures, as if drawn at random, by their names alone; null reads all.",
     )
     unpacked_gib: float = Field(4.0, gt=0, description="What an archive may unpack to, at most.")
 
@@ -130,6 +136,7 @@ def load(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir: Pa
             listed = list_table(folder, parameters.table, parameters.columns)
         else:
             listed = list_folder(folder, parameters.classes == "folders")
+        listed = _sample(listed, parameters.most)
         masks = None if parameters.masks is None else root / parameters.masks
         if masks is not None and not masks.is_dir():
             raise DataError(f"data_dir {root}: has no folder {parameters.masks}; correct parameters.masks")
@@ -158,6 +165,14 @@ def _folder(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir:
             "image_folder: set data_dir to a folder of pictures, or of one folder a class, or parameters.url "
             "to an archive of them"
         )
+
+
+def _sample(listed: list[Listed], most: int | None) -> list[Listed]:
+    """Return as many pictures as asked for, in their order; which ones depends on their names alone."""
+    if most is None or len(listed) <= most:
+        return listed
+    drawn = {one.name for one in sorted(listed, key=lambda one: seeds.derive(0, "picture", one.name))[:most]}
+    return [one for one in listed if one.name in drawn]
 
 
 def _source(parameters: ImageFolderParameters, data_dir: Path | None) -> str:

@@ -53,12 +53,22 @@ class Model(Closed):
         None,
         description="A file with trained weights, safetensors or a PyTorch state dict: nothing is trained.",
     )
-    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="Checksum that the file must have; null accepts any."
+    weights_urls: list[Annotated[str, StringConstraints(pattern=r"^https?://[^/]+/.*[^/]$")]] = Field(
+        default_factory=list,
+        description="Where the file can be downloaded, the preferred place first; without effect where "
+        "`weights` names it.",
+    )
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = Field(
+        None,
+        description="Checksum that the file must have, or its first 8 digits or more, as names of published "
+        "weights give them; null accepts any file, but no download.",
     )
 
     @model_validator(mode="after")
     def _checksum_has_a_file(self) -> Model:
-        if self.weights is None and self.weights_sha256 is not None:
+        given = self.weights is not None or bool(self.weights_urls)
+        if not given and self.weights_sha256 is not None:
             raise ValueError("weights_sha256 is given without weights; name the file, or leave both out")
+        if self.weights_urls and self.weights_sha256 is None:
+            raise ValueError("weights_urls is given without weights_sha256; add the file's checksum")
         return self
