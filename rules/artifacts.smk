@@ -187,3 +187,8 @@ def manifest_files():
             found += [files] if isinstance(files, str) else files
     films = [file for experiment in settings.experiments for file in film_files(experiment)]
     return list(dict.fromkeys([*found, *all_figures(), *films]))
+
+
+def explained_datasets():
+    """Descriptions of the data sets of all experiments."""
+    return sorted({file for name in settings.experiments for file in dataset_files(name)})

@@ -72,6 +72,7 @@ rule render_report:
 rule count_failures:
     input:
         tables=lambda wildcards: all_tables(),
+        datasets=lambda wildcards: explained_datasets(),
     output:
         table="results/tables/failures.parquet",
         csv="results/tables/failures.csv",

@@ -13,5 +13,8 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 paths = [Path(path) for path in snakemake.input.tables]
-counted = failures.count({(path.parent.name, path.stem): path for path in paths})
+described = [Path(path) for path in snakemake.input.datasets]
+counted = failures.count(
+    {(path.parent.name, path.stem): path for path in paths}, {path.parent.name: path for path in described}
+)
 tables.write(counted, failures.FAILURES, snakemake.output.table, snakemake.output.csv)

@@ -126,6 +126,7 @@ def forms(rows: DataFrame) -> Html:
     text = (
         "CASO at λ₁ = 0 with the Hessian of the loss held in each form "
         f"({count(fine['image_id'].nunique(), 'image')}): reverse passes (a Hessian-vector product counts as "
-        "one), seconds, and the largest relative distance from the first form's explanation."
+        "one), seconds, and the largest relative distance from the first form's explanation. For the whole "
+        "factor of ResNet-50 with 1,000 classes Singla et al. (2019) report 4.2 s on a GTX 1080 Ti."
     )
     return table([["Hessian", "passes", "seconds", "distance"]], body, text)

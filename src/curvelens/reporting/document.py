@@ -444,4 +444,4 @@ class Report:
             (subject, name) for subject, parts in self._subjects.items() for name in parts.get("tables", {})
         ]
         found = {key: frame for key in names if (frame := self.table(*key)) is not None}
-        return run.failures(found)
+        return run.failures(found, self._datasets)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens.figures.wording import MISSING, count, duration, percent
 from curvelens.reporting.html import Html, code, details, note, table
+from curvelens.summaries.failures import unreadable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -152,11 +153,14 @@ def _accelerators() -> str:
     return ", ".join(line.strip() for line in told.splitlines() if line.strip())
 
 
-def failures(tables: Mapping[tuple[str, str], DataFrame]) -> Html:
+def failures(
+    tables: Mapping[tuple[str, str], DataFrame], datasets: Mapping[str, Mapping[str, Any]] | None = None
+) -> Html:
     """Return how many images failed in each table, and why.
 
     Args:
         tables: Tables by (experiment, name); those without a column ``status`` are left out.
+        datasets: Descriptions of data sets by name; those whose files could all be read are left out.
 
     Returns:
         A table, with the errors below it.
@@ -181,6 +185,15 @@ def failures(tables: Mapping[tuple[str, str], DataFrame]) -> Html:
             told.append(f"and {len(reasons) - _SHOWN_ERRORS} other errors")
         if told:
             errors.append(f"{experiment}: {name}\n" + "\n".join(f"  {line}" for line in told))
+    for name, described in (datasets or {}).items():
+        unread = unreadable(described)
+        if unread:
+            images = sum(described["sizes"].values()) + len(unread)
+            rows.append([f"{name}: pictures", images, len(unread), percent(len(unread) / images, 1)])
+            told = [f"{file}: {reason}" for file, reason in list(unread.items())[:_SHOWN_ERRORS]]
+            if len(unread) > _SHOWN_ERRORS:
+                told.append(f"and {len(unread) - _SHOWN_ERRORS} others")
+            errors.append(f"{name}: pictures\n" + "\n".join(f"  {line}" for line in told))
     if not rows:
         return note("This run has no per-image table.")
     caption = "Images that could not be computed: left out of every number above, whose n counts the others."

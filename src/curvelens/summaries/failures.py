@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
 from curvelens.experiments.rows import failed_share
+from curvelens.store import load_json
 from curvelens.tables import FAILED, Column, frame, schema
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ FAILURES = schema(
     "failures",
     "Failed images of every per-image table.",
     {
-        "experiment": Column(str, "Name of the experiment."),
-        "stage": Column(str, "Name of the table."),
+        "experiment": Column(str, "Name of the experiment, study or data set."),
+        "stage": Column(str, "Name of the table; `pictures` for files of a data set that cannot be read."),
         "images": Column(int, "Images in the table.", ge=0),
         "failed": Column(int, "Images with at least one failed row.", ge=0),
         "share": Column(float, "failed / images.", ge=0, le=1),
@@ -28,11 +29,12 @@ FAILURES = schema(
 )
 
 
-def count(tables: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
+def count(tables: Mapping[tuple[str, str], Path], datasets: Mapping[str, Path] | None = None) -> pd.DataFrame:
     """Count failed images.
 
     Args:
         tables: Parquet files with columns ``image_id``, ``status`` and ``error``, by (experiment, stage).
+        datasets: ``dataset.json`` of data sets by name; those whose files could all be read add no row.
 
     Returns:
         The table :data:`FAILURES`.
@@ -59,7 +61,37 @@ def count(tables: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                 "first_error": "" if failed.empty else failed["error"].iloc[0],
             }
         )
+    rows += [row for name, path in (datasets or {}).items() for row in _unreadable(name, load_json(path))]
     return frame(rows, FAILURES)
+
+
+def _unreadable(name: str, described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for the pictures of a data set that could not be read, if there are any."""
+    failed = unreadable(described)
+    if not failed:
+        return []
+    images = sum(described["sizes"].values()) + len(failed)
+    first, reason = next(iter(failed.items()))
+    return [
+        {
+            "experiment": name,
+            "stage": "pictures",
+            "images": images,
+            "failed": len(failed),
+            "share": len(failed) / images,
+            "first_error": f"{first}: {reason}",
+        }
+    ]
+
+
+def unreadable(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return why pictures of a data set could not be read, by name.
+
+    Args:
+        described: Its ``dataset.json``; masks that could not be read are left out.
+    """
+    failed = described.get("failed", {})
+    return {name: reason for name, reason in failed.items() if not name.startswith("mask of ")}
 
 
 def check(failures: pd.DataFrame, threshold: float) -> None:
