@@ -89,6 +89,8 @@ def test_the_finding_follows_the_numbers():
     level = {**made, "judgement": made["judgement"].assign(p_value=0.5)}
     assert "CASO beats the gradient at none of it beyond chance" in judging.finding(level)
     assert "not told apart by" in judging.caption(level)
+    # The random map has the lowest values, and so the best where lower is better.
+    assert "none beats a random map by deletion AUC" in said
     without = made["judgement"][made["judgement"]["method"] != "caso"]
     assert "CASO" not in judging.finding({**made, "judgement": without})
 

@@ -134,11 +134,18 @@ def best(rows: DataFrame) -> Any:
     return known.loc[(sign * known["mean"]).idxmax()]
 
 
+def _better(rows: DataFrame, value: float, other: float) -> bool:
+    return value > other if rows["better"].iloc[0] == HIGHER else value < other
+
+
 def _winners(tables: Tables) -> Iterator[str]:
     for rows in shown(tables):
         row = best(rows)
         share = percent if row["metric"] in ("energy", "unexplained") else number
         noise = rows[rows["method"] == RANDOM]["mean"]
+        if len(noise) and not _better(rows, row["mean"], float(noise.iloc[0])):
+            yield f"none beats a random map by {name_of(rows)} ({share(float(noise.iloc[0]))})"
+            continue
         beside = f", a random map {share(float(noise.iloc[0]))}" if len(noise) else ""
         does = _DOES[row["metric"]].format(radius=plain(row["at"]) if row["at"] == row["at"] else "")
         yield f"{title(row['method'])} {does} ({share(row['mean'])}{beside})"
