@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import pkgutil
 import re
@@ -10,11 +11,13 @@ from importlib import import_module
 from pathlib import Path
 
 import competing_world
+import numpy as np
 import pandas as pd
 import pytest
 import report_fixture
 import report_world as world
 import sparsity_world
+from PIL import Image
 
 from curvelens import figures, reporting
 from curvelens.errors import DataError
@@ -181,13 +184,30 @@ def test_what_others_wrote_is_text(page: Page, source: str) -> None:
     assert f"RuntimeError: singular at {world.HOSTILE}" in page.text
 
 
+def test_pictures_are_exact_unless_that_is_large(tmp_path: Path) -> None:
+    flat = np.zeros((40, 60, 3), dtype=np.uint8)
+    flat[10:20] = (31, 119, 180)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    for pixels in (flat, noise):
+        path = tmp_path / "picture.png"
+        Image.fromarray(pixels).save(path)
+        made = html.webp(path)
+        shown = np.asarray(Image.open(io.BytesIO(made)).convert("RGB"))
+        assert shown.shape == pixels.shape
+        assert len(made) < path.stat().st_size
+        assert (shown == pixels).all() == (pixels is flat)
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"picture\.png: is no picture, or is damaged"):
+        html.webp(path)
+
+
 def test_code_and_prompts_are_not_shown(page: Page) -> None:
     assert "report.show" not in page.text
     assert "In [" not in page.text
 
 
 def test_page_is_small() -> None:
-    assert report_fixture.rendered().stat().st_size < 12 * 2**20
+    assert report_fixture.rendered().stat().st_size < 8 * 2**20
 
 
 def test_formulas_are_mathml(source: str) -> None:
@@ -336,12 +356,12 @@ def test_failures_are_counted_by_image_with_their_errors() -> None:
 
 def test_film_plays_offline(tmp_path: Path) -> None:
     (tmp_path / "path.mp4").write_bytes(b"film")
-    (tmp_path / "path.png").write_bytes(b"poster")
+    Image.new("RGB", (16, 9), "teal").save(tmp_path / "path.png")
     shown = Page(str(html.film(tmp_path / "path.mp4", tmp_path / "path.png", "From <a> to b.", "A film.", 9)))
     (video,) = shown.all("video")
     assert (video["src"] or "").startswith("data:video/mp4;base64,")
     assert "controls" in video
-    assert (video["poster"] or "").startswith("data:image/png;base64,")
+    assert (video["poster"] or "").startswith("data:image/webp;base64,")
     assert "does not play films: the frames and curves below show the same" in shown.text
     assert "Figure 9. From <a> to b." in shown.text
     with pytest.raises(DataError, match=r"path\.txt: a report shows"):
