@@ -124,11 +124,12 @@ def test_timms_networks_are_timms():
         models.build("timm", {"model": "seresnet18"}, 7, (1, 40, 40))
 
 
+@pytest.mark.slow
 def test_a_network_with_sigmoids_is_differentiated_and_the_closed_form_refuses(monkeypatch):
     monkeypatch.setattr("curvelens.taylor.DENSE_FEATURES", 1)
-    model = models.build("timm", {"model": "seresnet18"}, 6, (3, 16, 16), seed=3).double()
+    model = models.build("timm", {"model": "seresnet18"}, 6, (3, 8, 8), seed=3).double()
     assert not targets.logits(model).piecewise_linear
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8)).astype(np.uint8)
     images = ImageSet(pixels, np.array([0]), ["noise"])
     x = images.tensor(0).double()
     for closed in (softmax_hessian, softmax_products):
@@ -145,8 +146,9 @@ def test_a_network_with_sigmoids_is_differentiated_and_the_closed_form_refuses(m
     assert found["largest_eigenvalue"] == pytest.approx(max(largest, 0.0), rel=1e-4, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_resnet_50_has_the_closed_form():
-    model = models.build("torchvision", {"model": "resnet50"}, 40, (3, 32, 32), seed=3)
+    model = models.build("torchvision", {"model": "resnet50"}, 5, (3, 32, 32), seed=3)
     assert targets.logits(model).piecewise_linear
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)).astype(np.uint8)
     images = ImageSet(pixels, np.array([0]), ["noise"])
