@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import competing_world
+import evaluation_world
 import interactions_world
 import judgement_world
 import maps_world
@@ -51,6 +52,7 @@ def contents(folder: Path) -> dict:
         **spirometry_world.tables(),
         **theorems_world.tables(),
         **maps_world.tables(),
+        **evaluation_world.made(["cat", world.HOSTILE, "größer"]),
     }
     index = world.index(6)
     tables |= {"explanations": index, "shared_calls": share(index)}

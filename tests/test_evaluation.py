@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation_world import NAMES, drawn, rows
 
 from curvelens import figures, store, tables
 from curvelens.config import load
@@ -19,39 +20,6 @@ from curvelens.summaries.evaluation import (
     confusion,
     summarise,
 )
-
-NAMES = ["cat", """<script>alert("x")</script> & 'dog'""", "$x_1$ größer"]
-
-
-def rows(confidence, right, labels=None, names=None):
-    """A table of predictions; a wrong one is the next class."""
-    n = len(confidence)
-    labels = np.zeros(n, int) if labels is None else np.asarray(labels)
-    made = [
-        {
-            "image_id": names[i] if names else f"i{i:05d}",
-            "label": labels[i],
-            "prediction": labels[i] if right[i] else (labels[i] + 1) % 3,
-            "confidence": confidence[i],
-            "correct": bool(right[i]),
-            "loss": 0.1,
-            "entropy": 0.2,
-            "origin": None,
-            "seconds": 0.0,
-            "calls": 0,
-            "status": "ok",
-            "error": "",
-        }
-        for i in range(n)
-    ]
-    return tables.frame(made, PREDICTIONS)
-
-
-def drawn(n=500, seed=0, power=1.0):
-    """Confidences, and images that are right with probability confidence**power."""
-    rng = np.random.default_rng(seed)
-    confidence = rng.uniform(1 / 3, 1, n)
-    return confidence, rng.uniform(size=n) < confidence**power, rng.integers(0, 3, n)
 
 
 def test_a_network_is_told_what_it_says():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import evaluation_world
 import interactions_world
 import judgement_world
 import matplotlib
@@ -31,6 +32,7 @@ from curvelens.figures import (
     explanations,
     fidelity,
     fidelity_ratios,
+    maps,
     regions,
     spectra,
     style,
@@ -64,6 +66,7 @@ def tables(n: int = 8, failed: int = 0, **replaced: Any) -> dict[str, Any]:
         "complexity": world.complexity(),
         "complexity_rates": rates(world.complexity()),
         "sparsity": sparsity_world.table(),
+        **evaluation_world.made(n=0 if failed > n else 500),
         **judgement_world.tables(n, failed),
         **interactions_world.tables(),
         **spirometry_world.tables(),
@@ -225,13 +228,17 @@ def test_gallery_shows_errors_and_both_ends_of_confidence(tmp_path: Path) -> Non
 
 def test_signed_maps_are_centred_and_magnitudes_start_at_zero(tmp_path: Path) -> None:
     figure = explanations.draw(load(world.explanations(tmp_path, 3)), style.WIDE)
-    shown = [axes.images[0] for axes in figure.axes]
-    maps = [image for image in shown if image.get_cmap().name != "gray"]
-    signed = [image for image in maps if (image.get_array() < 0).any()]
-    magnitudes = [image for image in maps if not (image.get_array() < 0).any()]
-    assert len(signed) == 2 * len(magnitudes) == 6
-    assert all(image.norm.vmin == -image.norm.vmax for image in signed)
-    assert all(image.norm.vmin == 0 for image in magnitudes)
+    drawn = [axes.images[0] for axes in figure.axes]
+    signed = [image for image in drawn if image.get_cmap() == matplotlib.colormaps.get_cmap(maps.SIGNED)]
+    others = [image for image in drawn if image.get_cmap() == matplotlib.colormaps.get_cmap(maps.MAGNITUDE)]
+    assert len(signed) == 2 * len(others) == 6
+    assert all((image.norm.vmin, image.norm.vmax) == (0, 1) for image in signed + others)
+    values = np.array([[-2.0, 0.0], [1.0, 2.0]])
+    np.testing.assert_allclose(maps.scaled(values, True, largest=2), [[0, 0.5], [0.75, 1]])
+    np.testing.assert_allclose(maps.scaled(values, False, largest=2), [[0, 0], [0.5, 1]])
+    # The middle of the one scale and the start of the other are where nothing is said: white.
+    for colours, nothing in ((maps.SIGNED, 0.5), (maps.MAGNITUDE, 0.0)):
+        assert min(matplotlib.colormaps.get_cmap(colours)(nothing)) > 0.95
 
 
 def test_gallery_names_classes_and_reads_them_as_text(tmp_path: Path) -> None:
