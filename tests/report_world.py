@@ -150,6 +150,7 @@ def distances(n: int = 40, failed: int = 0, reverse: bool = False, seed: int = 1
             kantorovich_bound=distance * 1.3,
             largest_eigenvalue_error=0.0,
             kkt_residual=1e-7,
+            precision="float32",
             curvature="factor",
             full_calls=10,
             solving_calls=0,

@@ -290,3 +290,18 @@ def test_forms_agree_on_a_piecewise_linear_network():
 def test_an_unknown_form_is_named():
     with pytest.raises(ConfigError, match="newton"):
         distances.distances(network(3), image_set(1), form="newton")
+
+
+def test_large_curvature_is_solved_in_double_precision():
+    # L near 1 against 2λ₂ − L = 0.002: rounding of HΔ, 6e-8 of it, is 500 times as much of what is left.
+    model, images = network(60).float(), image_set(6)
+    table = distances.distances(model, images, c1=1e-3)
+    solved = table[table["precision"] == "float64"]
+    assert len(solved)
+    assert (table["kkt_residual"] <= distances.EXACT).all()
+    assert table["solving_calls"].between(1, 2 * 10).all()
+    exact = distances.distances(model.double(), images, c1=1e-3, dtype=torch.float64)
+    assert set(exact["precision"]) == {"float64"}
+    both = solved.merge(exact, on="image_id", suffixes=("", "_exact"))
+    np.testing.assert_allclose(both["distance"], both["distance_exact"], rtol=1e-12)
+    assert (both["calls"] > both["calls_exact"]).all()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from curvelens.store import ImageSet
+
+
+EXACT = 1e-6  # relative residual beyond which an image is solved again in double precision
 
 
 def distances(
@@ -55,11 +61,20 @@ def distances(
     if form not in FORMS:
         raise ConfigError(f"distances.curvature: {form!r} does not exist; choose from {', '.join(FORMS)}")
 
+    import torch
+
+    @functools.cache
+    def double() -> torch.nn.Module:
+        return copy.deepcopy(model).double()
+
     def compare(item: Item) -> dict[str, Any]:
-        row, _ = compare_explanations(
-            model, item, c1, form, derive(seed, item.image_id, "largest eigenvalue")
-        )
-        return row
+        drawn = derive(seed, item.image_id, "largest eigenvalue")
+        row, _ = compare_explanations(model, item, c1, form, drawn)
+        if item.x.dtype == torch.float64 or row["kkt_residual"] <= EXACT:
+            return row
+        # Where L is large, HΔ and 2λ₂Δ cancel, and what is left of single precision is too little.
+        exact, _ = compare_explanations(double(), replace(item, x=item.x.double()), c1, form, drawn)
+        return exact | {name: row[name] + exact[name] for name in ("calls", "solving_calls")}
 
     rows = per_image(images, model, compare, description="distances", device=device, dtype=dtype)
     return frame(rows, DISTANCES)
@@ -95,6 +110,7 @@ def compare_explanations(
         "angle": angle(first.delta, second.delta),
         "kantorovich_bound": kantorovich_distance(curvature.largest, l2, curvature.smallest),
         "kkt_residual": second.residual,
+        "precision": str(item.x.dtype).removeprefix("torch."),
         "curvature": curvature.form,
         "full_calls": curvature.full_calls,
         "solving_calls": calls - before,

@@ -43,6 +43,11 @@ DISTANCES = schema(
             float, "Largest distance possible at this L and λ₂, by Kantorovich's inequality.", ge=0, le=2
         ),
         "kkt_residual": Column(float, "Relative violation of CASO's optimality conditions.", ge=0),
+        "precision": Column(
+            str,
+            "Of the network: `float64` where `float32` left a residual above 1e-6.",
+            isin=("float32", "float64"),
+        ),
         "curvature": _FORM,
         "full_calls": Column(
             int,
