@@ -16,7 +16,7 @@ from curvelens.store import atomic
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-LARGEST_MIB = 15.0
+LARGEST_MIB = 25.0  # what can still be mailed
 TEMPLATE = "curvelens"
 logger = logging.getLogger(__name__)
 _BLOCK_MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
@@ -47,7 +47,7 @@ def render(
 
     Raises:
         DataError: A cell failed (the line names the cell and the error), or the page would load something
-            from elsewhere, or it is larger than 15 MiB.
+            from elsewhere, or it is larger than :data:`LARGEST_MIB`.
     """
     notebook, workdir = Path(notebook), Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,7 @@ def data_uri(path: Path) -> str:
 
 
 def webp(path: Path) -> bytes:
-    """Return a picture as WebP, without loss or at quality 90, whichever is smaller.
+    """Return a picture as WebP, without loss or at quality 80, whichever is smaller.
 
     Maps of noise hardly compress without loss: with a dozen of them a page would have tens of megabytes. The
     picture's own file, beside the page, keeps every pixel.
@@ -195,7 +195,7 @@ def webp(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: is no picture, or is damaged; run the step that makes it again") from error
     versions = []
-    for options in ({"lossless": True}, {"quality": 90}):
+    for options in ({"lossless": True}, {"quality": 80}):
         stream = io.BytesIO()
         picture.save(stream, "webp", **options)
         versions.append(stream.getvalue())
