@@ -62,7 +62,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[1].set(xlabel="sharpness β of SoftPlus", ylabel="share of eigenvalues, mean", ylim=(-0.03, 1.03))
     axes[1].set_title("Signs")
-    axes[1].legend(loc="center left", frameon=True, framealpha=0.9, edgecolor="none")
+    axes[1].legend(loc="center right", frameon=True, framealpha=0.9, edgecolor="none")
     _beta(axes[2], rows, "effective_rank", "effective rank")
     axes[2].set_title("Directions that curve")
     _beta(axes[3], rows, "gradient_deviation", "distance from the ReLU gradient\n(share of its norm)")
