@@ -178,7 +178,9 @@ def given_weights(wildcards):
     model = settings.models[wildcards.model]
     if model.weights:
         return str(model.weights)
-    return [f"results/weights/{wildcards.model}/{url.rpartition('/')[2]}" for url in model.weights_urls[:1]]
+    if model.weights_urls:
+        return f"results/weights/{wildcards.model}/{model.weights_urls[0].rpartition('/')[2]}"
+    return []
 
 
 def imported_models():

@@ -45,7 +45,8 @@ def test_film_can_be_read_back(tmp_path):
     # Compression and halved colour resolution: on average a few of 255 levels.
     assert np.abs(first - rendered).mean() < 6
     shown = (matplotlib.image.imread(poster)[..., :3] * 255).round()
-    np.testing.assert_array_equal(shown, frames[7])
+    # Drawn twice: the rounding of an edge may differ.
+    np.testing.assert_allclose(shown, frames[7], atol=1)
 
 
 def test_colour_scale_is_one_over_the_film():

@@ -37,7 +37,7 @@ def test_nothing_to_complain_of_and_nothing_loaded(report: browser.Browser) -> N
 
 def test_every_picture_is_there(report: browser.Browser) -> None:
     sizes = report.evaluate("[...document.images].map(image => [image.complete, image.naturalWidth])")
-    assert len(sizes) == len(figures.specs()) + 1  # the film's poster strip
+    assert len(sizes) == len(figures.specs())
     assert all(complete and width > 0 for complete, width in sizes)
 
 
