@@ -249,6 +249,16 @@ def test_several_experiments_are_named(tmp_path: Path) -> None:
     assert re.findall(r"Figure (\d)", shown) == ["1", "2"]
 
 
+def test_a_name_has_something_below_it(tmp_path: Path) -> None:
+    paths = {}
+    for name, radius in (("one", 2.0), ("two", np.nan)):
+        paths[name] = tmp_path / f"{name}.parquet"
+        world.index(3).assign(trust_radius=radius).to_parquet(paths[name])
+    contents = {name: {"tables": {"explanations": str(path)}} for name, path in paths.items()}
+    shown = str(reporting.Report({"title": "t", "experiments": contents}).trust())
+    assert re.findall("<h3>(.*?)</h3>", shown) == ["one"]
+
+
 def test_front_page_tells_of_the_first_experiment_and_names_the_claims_of_the_others(tmp_path: Path) -> None:
     def finding(name: str, text: str) -> str:
         texts = {

@@ -108,7 +108,11 @@ class Report:
         return None if path is None else Path(path)
 
     def _titled(self, subject: str, blocks: list[Html]) -> list[Html]:
-        """Name the experiment above its blocks where there are several, or the study where its kind has."""
+        """Name the experiment above its blocks where there are several, or the study where its kind has.
+
+        Blocks without content are left out, and so is a name with nothing below it.
+        """
+        blocks = [block for block in blocks if str(block)]
         if subject in self.experiments:
             several = len(self.experiments) > 1
         else:
