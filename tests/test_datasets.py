@@ -73,6 +73,13 @@ def test_every_block_of_a_balanced_split_holds_each_class_once():
     assert len({tuple(block) for block in parts["train"].labels.reshape(-1, 3).tolist()}) > 1
 
 
+def test_images_without_a_label_come_last():
+    for part in datasets.split(raw([0, -1, 1, -1, -1, 2] * 10), 0.2, 0.2).values():
+        known = part.labels >= 0
+        assert 0 < known.sum() < len(known)
+        assert not known[known.sum() :].any()
+
+
 def test_an_official_test_split_is_kept():
     source = raw([0, 1, 2] * 20, test=np.arange(45, 60))
     parts = datasets.split(source, validation=9, test=0.5)

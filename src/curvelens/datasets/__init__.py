@@ -124,7 +124,7 @@ def split(
 
     Which images go where depends only on ``seed`` and the image ids. An official test split is kept whole.
     Each split is ordered so that its first images represent the classes evenly: of a balanced data set, each
-    block of c consecutive images holds every class once.
+    block of c consecutive images holds every class once. Images without a label come last.
 
     Args:
         raw: The data set.
@@ -252,7 +252,10 @@ def _take(queues: dict[int, list[int]], count: int, pool: int) -> list[int]:
 
 
 def _interleave(indices: list[int], labels: np.ndarray, rank: Mapping[int, int]) -> list[int]:
-    """Order images so that every prefix holds the classes in nearly the proportions of the whole."""
+    """Order images so that every prefix holds the classes in nearly the proportions of the whole.
+
+    Images without a label come last: what is looked at first can then be right or wrong.
+    """
     by_class: dict[int, list[int]] = {}
     for index in sorted(indices, key=rank.__getitem__):
         by_class.setdefault(int(labels[index]), []).append(index)
@@ -261,4 +264,4 @@ def _interleave(indices: list[int], labels: np.ndarray, rank: Mapping[int, int])
         for members in by_class.values()
         for position, index in enumerate(members)
     }
-    return sorted(indices, key=lambda index: (place[index], rank[index]))
+    return sorted(indices, key=lambda index: (labels[index] < 0, place[index], rank[index]))
