@@ -72,6 +72,7 @@ def loss_curvature(
     form: str = "auto",
     c1: float = 10.0,
     seed: int = 0,
+    classes: int | None = None,
 ) -> LossCurvature:
     """Return gradient and Hessian of the cross-entropy.
 
@@ -87,6 +88,8 @@ def loss_curvature(
             than :data:`AFFORDABLE_CLASSES` classes.
         c1: λ₂ = L/2 + c₁, against which the error of L is measured.
         seed: Seed of random first directions.
+        classes: For the form ``factor``: keep the gradients of the most probable ones alone and merge the
+            others; None keeps all.
 
     Raises:
         ArgumentError: The form does not exist, or is a closed one and the network is not known to be
@@ -95,7 +98,7 @@ def loss_curvature(
     if form == "auto":
         form = _cheapest(targets.logits(model), x)
     if form == "factor":
-        return _by_factor(model, x, label)
+        return _by_factor(model, x, label, classes)
     if form == "products":
         return _by_products(softmax_products(model, x, label), L_ERROR * 2 * c1, seed)
     if form == "differentiation":
@@ -152,10 +155,20 @@ def smooth_loss_curvature(
     return _by_differentiation(q, len(copies), len(copies) * x.numel())
 
 
-def _by_factor(model: torch.nn.Module, x: torch.Tensor, label: int) -> LossCurvature:
-    H = softmax_hessian(model, x, label=label)
-    largest, classes = H.largest_eigenvalue, len(H.probabilities)
-    return LossCurvature(H.gradient.double(), H, 0.0, largest, 0.0, "factor", classes, lambda: H.calls)
+def _by_factor(model: torch.nn.Module, x: torch.Tensor, label: int, classes: int | None) -> LossCurvature:
+    H = softmax_hessian(model, x, 0.0 if classes is None else _tail(model, x, classes), label=label)
+    full = len(H.probabilities)
+    return LossCurvature(
+        H.gradient.double(), H, 0.0, H.largest_eigenvalue, H.bound, "factor", full, lambda: H.calls
+    )
+
+
+def _tail(model: torch.nn.Module, x: torch.Tensor, classes: int) -> float:
+    """Return the probability of all but the most probable classes."""
+    with torch.no_grad():
+        p = targets.logits(model)(x[None])[0].double().softmax(0).sort().values
+    dropped = p[: max(0, len(p) - classes)]
+    return float(dropped.sum()) * (1 + 1e-12) if len(dropped) else 0.0
 
 
 def _by_products(products: SoftmaxProducts, tolerance: float, seed: int) -> LossCurvature:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
 from curvelens.errors import ConfigError
 from curvelens.experiments.rows import Item, per_image
-from curvelens.loss_curvature import loss_curvature
+from curvelens.loss_curvature import AFFORDABLE_CLASSES, loss_curvature
 from curvelens.seeds import derive
 from curvelens.summaries.distances import DISTANCES, FORM_COMPARISON, FORMS
 from curvelens.tables import frame
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from curvelens.store import ImageSet
 
 
+KEPT = (10, 100)  # classes of a factor that is compared with the whole one, where there are many
 EXACT = 1e-6  # relative residual beyond which an image is solved again in double precision
 
 
@@ -81,7 +82,7 @@ def distances(
 
 
 def compare_explanations(
-    model: torch.nn.Module, item: Item, c1: float, form: str, seed: int
+    model: torch.nn.Module, item: Item, c1: float, form: str, seed: int, classes: int | None = None
 ) -> tuple[dict[str, Any], torch.Tensor]:
     """Return a row of :data:`DISTANCES` for one image, and its CASO explanation ``[*shape]`` at λ₁ = 0.
 
@@ -91,8 +92,9 @@ def compare_explanations(
         c1: λ₂ = L/2 + c₁.
         form: How the Hessian is held.
         seed: Seed of random first directions.
+        classes: Most probable classes that a factor keeps; None keeps all.
     """
-    curvature = loss_curvature(model, item.x, item.prediction, form=form, c1=c1, seed=seed)
+    curvature = loss_curvature(model, item.x, item.prediction, form=form, c1=c1, seed=seed, classes=classes)
     before = curvature.calls
     l2 = choose_l2(curvature.largest, c1)
     first = cafo(curvature.gradient, 0.0, l2)
@@ -131,6 +133,8 @@ def compare_forms(
 ) -> pd.DataFrame:
     """Compute the same explanations with each form of the Hessian, and how far they lie apart.
 
+    Where there are many classes the factor is also made of the most probable ones alone.
+
     Args:
         model: Piecewise-linear classifier on ``device``.
         images: The images.
@@ -146,16 +150,20 @@ def compare_forms(
 
     def compare(item: Item) -> Iterator[dict[str, Any]]:
         reference: torch.Tensor | None = None
-        for form in forms:
+        count = len(item.logits)
+        many = count > AFFORDABLE_CLASSES and "factor" in forms
+        few = [("factor", kept) for kept in KEPT if many and kept < count]
+        for form, kept in [*((form, None) for form in forms), *few]:
             start = time.perf_counter()
             row, delta = compare_explanations(
-                model, item, c1, form, derive(seed, item.image_id, "largest eigenvalue")
+                model, item, c1, form, derive(seed, item.image_id, "largest eigenvalue"), kept
             )
             seconds = time.perf_counter() - start
             reference = delta.double() if reference is None else reference
             off = float((delta - reference).norm() / reference.norm())
-            kept = {key: row[key] for key in ("largest_eigenvalue", "distance", "curvature", "calls")}
-            yield {**kept, "difference": off, "seconds": seconds}
+            same = ("largest_eigenvalue", "largest_eigenvalue_error", "distance", "curvature", "calls")
+            told = {key: row[key] for key in same}
+            yield {**told, "classes": kept or count, "difference": off, "seconds": seconds}
 
     rows = per_image(images, model, compare, description="forms of the Hessian", device=device, dtype=dtype)
     return frame(rows, FORM_COMPARISON)

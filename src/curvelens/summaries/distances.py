@@ -69,12 +69,16 @@ FORM_COMPARISON = schema(
     {
         **IMAGE_COLUMNS,
         "curvature": _FORM,
+        "classes": Column(int, "Classes whose gradients a factor holds; all of them in other forms.", ge=1),
         "largest_eigenvalue": Column(float, "L, largest eigenvalue of the input Hessian of the loss.", ge=0),
+        "largest_eigenvalue_error": Column(
+            float, "How far L may be off; of a factor, the bound on what its other classes add.", ge=0
+        ),
         "distance": Column(float, "Distance of CASO from CAFO.", ge=0, le=2),
         "difference": Column(float, "Relative L2 distance of CASO from that of the first form.", ge=0),
         **RUN_COLUMNS,
     },
-    keys=("image_id", "curvature"),
+    keys=("image_id", "curvature", "classes"),
 )
 
 
