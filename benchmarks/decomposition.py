@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from curvelens import datasets, models
+from curvelens.loss_curvature import tail_of
 from curvelens.softmax_curvature import SoftmaxHessian, softmax_hessian
 from curvelens.softmax_products import softmax_products
 
@@ -37,14 +38,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PAPER_SECONDS = 4.2
 TOLERANCE = 2e-3  # of L, in the units of L: 1e-4 of 2 c₁ as in the stage distances
-
-
-def tail_of(model: nn.Module, x: Tensor, kept: int) -> float:
-    """Return the probability of all classes but the ``kept`` most probable ones."""
-    with torch.no_grad():
-        p = model(x[None])[0].double().softmax(0).sort()[0]
-    dropped = p[: len(p) - kept]
-    return float(dropped.sum()) * (1 + 1e-12) if len(dropped) else 0.0
 
 
 def settings(model: nn.Module, x: Tensor) -> dict[str, Callable[[], dict[str, float]]]:

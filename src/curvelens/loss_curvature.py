@@ -156,15 +156,21 @@ def smooth_loss_curvature(
 
 
 def _by_factor(model: torch.nn.Module, x: torch.Tensor, label: int, classes: int | None) -> LossCurvature:
-    H = softmax_hessian(model, x, 0.0 if classes is None else _tail(model, x, classes), label=label)
+    H = softmax_hessian(model, x, 0.0 if classes is None else tail_of(model, x, classes), label=label)
     full = len(H.probabilities)
     return LossCurvature(
         H.gradient.double(), H, 0.0, H.largest_eigenvalue, H.bound, "factor", full, lambda: H.calls
     )
 
 
-def _tail(model: torch.nn.Module, x: torch.Tensor, classes: int) -> float:
-    """Return the probability of all but the most probable classes."""
+def tail_of(model: torch.nn.Module, x: torch.Tensor, classes: int) -> float:
+    """Return the probability of all but the most probable classes, as ``softmax_hessian`` takes it.
+
+    Args:
+        model: Classifier ``[B, *shape] -> [B, c]``.
+        x: ``[*shape]``.
+        classes: Classes to keep.
+    """
     with torch.no_grad():
         p = targets.logits(model)(x[None])[0].double().softmax(0).sort().values
     dropped = p[: max(0, len(p) - classes)]
