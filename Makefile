@@ -7,7 +7,7 @@ CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help report verify test check lint format docs bench lock clean
+.PHONY: help report verify test soak check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ report: $(VENV)/.workflow ## Run the whole workflow and render results/report/in
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+soak: $(VENV)/.dev ## Run the long trials, one after the other; their pages go to docs/soak
+	@set -e; for trial in tests/soak/[!_]*.py; do echo "$$trial"; $(BIN)/python "$$trial"; done
 
 verify: $(VENV)/.workflow ## Check every file of a finished run against its manifest
 	$(BIN)/python -m curvelens.manifest results/manifest.json
