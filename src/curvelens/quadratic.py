@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -343,6 +343,12 @@ class LocalQuadratic:
         if self.curvature is None:
             return self.gradient.new_zeros(0), self.gradient.new_zeros(self.size, 0)
         return self.curvature.eigh(k, self.gradient)
+
+    @overload
+    def minimize(self, radius: float) -> TrustRegionStep: ...
+
+    @overload
+    def minimize(self, radius: Sequence[float]) -> list[TrustRegionStep]: ...
 
     def minimize(self, radius: float | Sequence[float]) -> TrustRegionStep | list[TrustRegionStep]:
         """Minimise g·δ + ½ δᵀHδ over ‖δ‖₂ ≤ radius exactly (Moré and Sorensen 1983).
