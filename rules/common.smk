@@ -15,8 +15,10 @@ from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError
 from curvelens.provenance import code_version
+from curvelens.sections.plain import check_files
 
 try:
+    check_files(workflow.configfiles)
     settings = load(config)
 except ConfigError as error:
     # One line and a non-zero exit; a WorkflowError would wrap it in a traceback.

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from workflow_runs import TEST_CONFIG, output, snakemake
 
 from curvelens.config import load
 from curvelens.errors import ConfigError
+from curvelens.sections.plain import check_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,3 +122,86 @@ def test_generated_files_are_fresh():
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"run `make docs`: {done.stdout}{done.stderr}"
+
+
+def aliases(levels):
+    """A value of a few lists that stands for 9 ** levels."""
+    value = "x"
+    for _ in range(levels):
+        value = [value] * 9
+    return value
+
+
+def endless():
+    inner = {}
+    inner["again"] = inner
+    return inner
+
+
+@pytest.mark.parametrize(("path", "value", "told"), [
+    ("seed", aliases(12), r"more than 100,000 values \(at seed"),
+    ("datasets.digits.parameters", endless(), r"parameters\.again.* nested more than 32 deep"),
+    ("seed", 10**100, r"seed has an integer beyond 64 bits"),
+    ("models.digits_relu.parameters", {"hidden": [2**63]}, r"hidden\.0 has an integer beyond 64 bits"),
+    ("report", {"title": "x" * 10_001}, r"report\.title has a text of 10,001 characters"),
+    ("report", {"title": "\x1b[2J"}, r"report\.title has the character '\\x1b'"),
+    ("datasets.digits.data_dir", "a\0b", r"datasets\.digits\.data_dir has the character '\\x00'"),
+    ("report", {"title": "half \ud83d"}, r"report\.title has the character '\\ud83d'"),
+    ("experiments.digits.explanations.methods.smoothgrad", {"sigma": float("inf")}, r"sigma: .*finite"),
+    ("datasets.digits.source", "a\nb", r"unknown data set 'a b'"),
+    ("experiments.a/b", {"model": "digits_relu"}, r"experiments\.a/b.*should match pattern"),
+    ("experiments.../../b", {"model": "digits_relu"}, r"should match pattern"),
+])  # fmt: skip
+def test_input_that_fights_back_is_refused_in_one_line(good, path, value, told):
+    if path.endswith("b"):
+        good["experiments"][path.partition(".")[2]] = value
+    else:
+        good = changed(good, path, value)
+    with pytest.raises(ConfigError) as error:
+        load(good)
+    assert re.search(told, str(error.value)), error.value
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("raw", [None, [], "text", 7])
+def test_what_is_no_mapping_is_refused(raw):
+    with pytest.raises(ConfigError, match="not keys with values; write `datasets:`"):
+        load(raw)
+
+
+def test_names_become_folders_and_are_as_short(good):
+    good["experiments"]["x" * 101] = good["experiments"]["digits"]
+    with pytest.raises(ConfigError, match="at most 100 characters"):
+        load(good)
+
+
+@pytest.mark.parametrize(("name", "text", "told"), [
+    ("a.yaml", "seed: 1\nmodels: {}\nseed: 2\n", r"'seed' is given twice, in lines 1 and 3"),
+    ("a.yaml", "a: &x {b: 1, c: [{d: 1, d: 2}]}\n", r"'d' is given twice, in lines 1 and 1"),
+    ("a.json", '{"a": {"b": 1, "b": 2}}', r"'b' is given twice"),
+])  # fmt: skip
+def test_a_key_given_twice_is_refused(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        check_files([tmp_path / name])
+
+
+@pytest.mark.parametrize("text", [
+    "base: &b {x: 1}\none: {<<: *b, x: 2}\ntwo: {<<: *b, <<: *b}\n",
+    "__use_yte__: true\n?if 1:\n  a: 1\n?else:\n  a: 2\nb:\n  c: 1\n  c: 2\n",
+    "[not, a: mapping",
+    "a: &a [*a]",
+])  # fmt: skip
+def test_keys_that_may_repeat_and_what_is_no_yaml_are_left_alone(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    check_files([tmp_path / "a.yaml", tmp_path / "missing.yaml"])
+
+
+@pytest.mark.workflow
+def test_the_workflow_refuses_a_key_given_twice(tmp_path):
+    twice = TEST_CONFIG.read_text() + "seed: 1\nseed: 2\n"
+    (tmp_path / "twice.yaml").write_text(twice)
+    done = snakemake(tmp_path, "--dry-run", config=tmp_path / "twice.yaml")
+    assert done.returncode == 1
+    assert re.search(r"curvelens: .*the key 'seed' is given twice, in lines \d+ and \d+", output(done))
+    assert "Traceback" not in output(done)

@@ -22,6 +22,7 @@ from curvelens.sections.fidelity import Fidelity
 from curvelens.sections.judging import Judging
 from curvelens.sections.messages import one_line
 from curvelens.sections.path import Path
+from curvelens.sections.plain import check_plain
 from curvelens.sections.sparsity import Sparsity
 from curvelens.sections.spectra import Spectra
 from curvelens.sections.superpixels import Superpixels
@@ -142,6 +143,7 @@ def load(raw: dict[str, Any]) -> Config:
     Raises:
         ConfigError: One line that names the key, what is wrong with it, and what to do.
     """
+    check_plain(raw)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from curvelens.errors import ConfigError, CurvelensError
+from curvelens.errors import ConfigError, CurvelensError, brief
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Parameters(BaseModel):
     """Base of every parameter model: unknown keys are refused and values cannot change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NoParameters(Parameters):
@@ -46,7 +46,7 @@ def one_line(error: ValidationError, where: str = "") -> str:
     first = problems[0]
     key = ".".join(str(part) for part in (where, *first["loc"]) if str(part))
     what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    value = "" if first["type"] in ("missing", "extra_forbidden") else f" (it is {first['input']!r})"
+    value = "" if first["type"] in ("missing", "extra_forbidden") else f" (it is {brief(first['input'])})"
     more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"{key or 'value'}: {what}{value}{more}"
 
@@ -84,6 +84,8 @@ class Entry:
         Raises:
             ConfigError: A key is unknown or missing, or a value has the wrong type or range.
         """
+        if not isinstance(values, Mapping | None):
+            raise ConfigError(f"{where}: is {brief(values)}, not keys with values; correct it")
         try:
             return self.parameters.model_validate(dict(values or {}))
         except ValidationError as error:

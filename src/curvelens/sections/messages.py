@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from curvelens.errors import brief
 from curvelens.studies import KINDS
 
 
@@ -31,7 +32,7 @@ def one_line(error: ValidationError, root: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"config: '{key}' is missing; add it (see config/README.md){more}"
     reason = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    given = "" if isinstance(first["input"], dict) else f" = {brief(first['input'])}"
     return f"config: {key}{given}: {reason[0].lower()}{reason[1:]}; correct it (see config/README.md){more}"
 
 
