@@ -12,6 +12,7 @@ rule download_file:
     params:
         urls=lambda wildcards: published(wildcards).urls,
         sha256=lambda wildcards: published(wildcards).sha256,
+        most=lambda wildcards: published(wildcards).most,
     message:
         "Download {wildcards.file} of {wildcards.source}"
     script:

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
-fetch(snakemake.params.urls, snakemake.output[0], snakemake.params.sha256)
+fetch(snakemake.params.urls, snakemake.output[0], snakemake.params.sha256, most=snakemake.params.most)

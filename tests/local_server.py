@@ -5,17 +5,25 @@ import threading
 
 
 class Server:
-    """A local web server whose answers are given one by one: bytes, a status code, or ("cut", bytes)."""
+    """A local web server whose answers are given one by one.
+
+    An answer is bytes, a status code, ("cut", bytes) for the first half of what is promised, or a function
+    that is given the request's handler. ``asked`` has the paths, ``headers`` what came with them.
+    """
 
     def __init__(self):
-        self.answers, self.asked = {}, []
+        self.answers, self.asked, self.headers = {}, [], []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.asked.append(self.path)
+                outer.headers.append(dict(self.headers))
                 queue = outer.answers.get(self.path, [404])
                 answer = queue.pop(0) if len(queue) > 1 else queue[0]
+                if callable(answer):
+                    answer(self)
+                    return
                 if isinstance(answer, int):
                     self.send_error(answer)
                     return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 REGISTRY = Registry("data set", "curvelens.datasets")
 SPLITS = ("train", "validation", "test")
+LARGEST = 2**35  # bytes of a download whose size nobody stated
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Download:
         name: Its name.
         urls: Where it can be had, the preferred place first.
         sha256: Its checksum.
+        most: Bytes that it has at most; a longer answer is broken off.
     """
 
     name: str
     urls: tuple[str, ...]
     sha256: str
+    most: int = LARGEST
 
 
 @dataclass(frozen=True, eq=False)

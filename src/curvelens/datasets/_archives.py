@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import lzma
+import os
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from curvelens.errors import DataError
 
 LARGEST_FILE = 2**28  # bytes; a photograph has a tenth of this at most
+MOST_MEMBERS = 2_000_000  # ImageNet has 1.4 million
+_LONGEST_HEADER = 2**20  # bytes; such headers hold names, and are read as a whole
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _BLOCK = 2**20
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, RuntimeError, NotImplementedError),
+    *(EOFError, OSError, RuntimeError, NotImplementedError, ValueError),
 )
 
 
@@ -26,7 +34,8 @@ _DAMAGE = (
 def unpacked(file: Path, limit: float) -> Iterator[Path]:
     """Unpack a zip or tar archive, packed in any way, and remove what was unpacked afterwards.
 
-    What a header says of sizes is not trusted: bytes are counted as they come.
+    What a header says of sizes is not trusted: bytes are counted as they come. Archives inside the archive
+    stay packed.
 
     Args:
         file: The archive.
@@ -37,29 +46,68 @@ def unpacked(file: Path, limit: float) -> Iterator[Path]:
 
     Raises:
         DataError: The archive is damaged or encrypted, a member has an absolute path, leads out of the
-            archive, is a link or a device or comes twice, or it unpacks to more than the limit.
+            archive, is a link or a device or comes twice, or it unpacks to more than the limit, or to more
+            than :data:`MOST_MEMBERS` files.
     """
     with tempfile.TemporaryDirectory(prefix="curvelens-") as name:
-        folder, left = Path(name), limit
+        folder = Path(name)
         try:
-            for member, is_file, opened in _members(file):
-                path = _checked(file, member)
-                if path.parts[:1] == ("__MACOSX",):  # what the Finder adds to every zip file
-                    continue
-                target = folder / path
-                if not is_file:
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                if target.exists():
-                    raise DataError(f"{file}: holds {member!r} twice; keep one of the two")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                left -= _copied(file, member, opened, target, left)
+            _unpack(file, folder, limit)
+        except DataError:  # a ValueError, as damage may be
+            raise
         except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DataError(
+                    f"{file}: no room to unpack it in {tempfile.gettempdir()}; make room, or set TMPDIR to a "
+                    "folder on another disk"
+                ) from error
             raise DataError(
                 f"{file}: cannot be unpacked ({type(error).__name__}: {error}); fetch it again, "
                 "without a password"
             ) from error
         yield _inside(folder)
+
+
+def _unpack(file: Path, folder: Path, left: float) -> None:
+    for number, (member, is_file, opened) in enumerate(_members(file), 1):
+        if number > MOST_MEMBERS:
+            raise DataError(
+                f"{file}: has more than {MOST_MEMBERS:,} members; use another archive, or unpack it yourself"
+            )
+        path = _checked(file, member)
+        target = folder / path
+        if path.parts[:1] == ("__MACOSX",):  # what the Finder adds to every zip file
+            target = Path(os.devnull)
+        elif not is_file:
+            target.mkdir(parents=True, exist_ok=True)
+        elif target.exists():
+            raise DataError(f"{file}: holds {member!r} twice; keep one of the two")
+        if is_file:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            left -= _copied(file, member, opened, target, left)
+
+
+class CheckedHeader(tarfile.TarInfo):
+    """A tar header that is damaged, or announces a name of megabytes, ends the reading.
+
+    tarfile takes a damaged header behind the first for the archive's end, and what it holds for all there is;
+    and it reads names into memory, however long they are.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; see :meth:`tarfile.TarInfo.frombuf`.
+
+        Raises:
+            tarfile.ReadError: It is damaged, or announces an extended header of more than a megabyte.
+        """
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"damaged header: {error}") from error
+        if header.type in _EXTENDED and header.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a name of {header.size:,} bytes")
+        return header
 
 
 def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes] | None]]]:
@@ -73,7 +121,7 @@ def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes] | N
                     raise _no_plain_file(file, info.filename)
                 yield info.filename, not info.is_dir(), lambda info=info: archive.open(info)  # type: ignore[misc]
         return
-    with tarfile.open(file, "r|*") as packed:
+    with tarfile.open(file, "r|*", tarinfo=CheckedHeader) as packed:
         for member in packed:
             if not (member.isfile() or member.isdir()):
                 raise _no_plain_file(file, member.name)

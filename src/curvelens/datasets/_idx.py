@@ -18,6 +18,7 @@ from curvelens.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
+_LARGEST = 2**27  # bytes unpacked; MNIST's largest file has 47 million
 _LAYOUTS = ("", "raw", "MNIST/raw", "FashionMNIST/raw")
 
 
@@ -29,11 +30,13 @@ class IdxFile:
         name: Its name without ``.gz``.
         packed: SHA-256 of the ``.gz`` file.
         content: SHA-256 of what is inside.
+        size: Bytes of the ``.gz`` file.
     """
 
     name: str
     packed: str
     content: str
+    size: int
 
 
 def downloads(files: Mapping[str, IdxFile], mirrors: Sequence[str]) -> tuple[Download, ...]:
@@ -44,7 +47,9 @@ def downloads(files: Mapping[str, IdxFile], mirrors: Sequence[str]) -> tuple[Dow
         mirrors: Addresses that the file names are appended to.
     """
     return tuple(
-        Download(f"{file.name}.gz", tuple(f"{mirror}{file.name}.gz" for mirror in mirrors), file.packed)
+        Download(
+            f"{file.name}.gz", tuple(f"{mirror}{file.name}.gz" for mirror in mirrors), file.packed, file.size
+        )
         for file in files.values()
     )
 
@@ -84,7 +89,7 @@ def load_idx_dataset(
             path = _find(file, data_dir)
         else:
             (wanted,) = downloads({part: file}, mirrors)
-            path = fetch(wanted.urls, cache_dir / name / wanted.name, wanted.sha256)
+            path = fetch(wanted.urls, cache_dir / name / wanted.name, wanted.sha256, most=wanted.most)
         arrays[part] = parse_idx(_content(path, file.content), path)
     images = np.concatenate([arrays["train_images"], arrays["test_images"]])[:, None]
     labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]]).astype(np.int64)
@@ -142,12 +147,19 @@ def _find(file: IdxFile, data_dir: Path) -> Path:
 
 
 def _content(path: Path, expected: str) -> bytes:
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with opened(path, "rb") as stream:
+            content = stream.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: damaged gzip file ({type(error).__name__}); delete it and fetch it again"
         ) from error
+    if len(content) > _LARGEST:
+        raise DataError(
+            f"{path}: holds more than {_LARGEST:,} bytes, more than any published file; delete it and "
+            "fetch it again"
+        )
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DataError(

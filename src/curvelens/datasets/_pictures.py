@@ -18,12 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from curvelens.datasets._archives import CheckedHeader
 from curvelens.errors import DataError
 from curvelens.store import sha256
 
 SPLITS = ("train", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LARGEST_FILE = 2**20  # bytes; the pictures meant here have about one thousand
+LARGEST_SUM = 2**30  # bytes; a million of them
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -103,9 +105,15 @@ def _folder(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _archive(file: Path) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(file, "r|*") as archive:
+        left = LARGEST_SUM
+        with tarfile.open(file, "r|*", tarinfo=CheckedHeader) as archive:
             for member in archive:
                 name = _checked_name(file, member)
+                left -= member.size
+                if left < 0:
+                    raise DataError(
+                        f"{file}: unpacks to more than {LARGEST_SUM:,} bytes; use another archive"
+                    )
                 stream = archive.extractfile(member) if name else None
                 if name and stream is not None:
                     yield name, stream.read()

@@ -95,7 +95,9 @@ def archives(parameters: ImageFolderParameters) -> tuple[Download, ...]:
     """Return the archive to download; none where there is no `url`."""
     if parameters.url is None or parameters.sha256 is None:
         return ()
-    return (Download(f"{parameters.sha256[:16]}.archive", (parameters.url,), parameters.sha256),)
+    # Packing does not double what it packs.
+    most = int(2 * parameters.unpacked_gib * 2**30)
+    return (Download(f"{parameters.sha256[:16]}.archive", (parameters.url,), parameters.sha256, most),)
 
 
 @REGISTRY.register(
@@ -154,7 +156,7 @@ def _folder(parameters: ImageFolderParameters, data_dir: Path | None, cache_dir:
     for file in archives(parameters):
         if data_dir is None or (data_dir / file.name).is_file():
             place = cache_dir / "image_folder" if data_dir is None else data_dir
-            archive = fetch(file.urls, place / file.name, file.sha256)
+            archive = fetch(file.urls, place / file.name, file.sha256, most=file.most)
     if archive is not None:
         with unpacked(archive, parameters.unpacked_gib * 2**30) as folder:
             yield folder
