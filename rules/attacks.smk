@@ -18,6 +18,7 @@ rule measure_attacks:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         # The grids are searched on validation images alone, the bound is drawn on test images alone.
         settings=section_of_split("attacks", validation=["sigma_squared", "betas"], test=["pgd"]),

@@ -10,7 +10,7 @@ if source.is_dir():
     sys.path.insert(0, str(source))
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])))
 
-from curvelens import datasets, methods, models, summaries
+from curvelens import datasets, devices, methods, models, summaries
 from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError
@@ -24,6 +24,10 @@ except ConfigError as error:
     # One line and a non-zero exit; a WorkflowError would wrap it in a traceback.
     sys.exit(f"curvelens: {error}")
 
+
+# What a job that runs a network asks for: no GPU where it will run on the processor, or the profile's limit on GPUs
+# would let only one such job run at a time.
+gpu = devices.gpus(settings.device)
 
 # The tables of each stage, first the one with rows for every image, and so with a status.
 STAGES = {

@@ -19,6 +19,7 @@ rule explain_competing:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=section("competing"),
         seed=settings.seed,

@@ -16,6 +16,7 @@ rule measure_complexity:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,

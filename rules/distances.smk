@@ -14,6 +14,7 @@ rule compute_distances:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=section("distances"),
         shards=shard_count("distances"),
@@ -66,6 +67,7 @@ rule compare_curvatures:
     resources:
         mem_mb=6000,
         runtime=60,
+        gpu=gpu,
     params:
         images=lambda wildcards: settings.experiments[wildcards.experiment].distances.compared_images,
         c1=lambda wildcards: settings.experiments[wildcards.experiment].distances.c1,
@@ -95,6 +97,7 @@ rule explain_examples:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=section("distances"),
         seed=settings.seed,

@@ -16,6 +16,7 @@ rule predict_images:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         images=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.images,
         device=settings.device,

@@ -30,6 +30,7 @@ for experiment in experiments_with("explanations"):
         resources:
             mem_mb=4000,
             runtime=60,
+            gpu=gpu,
         params:
             settings=explanation_settings(experiment),
             shards=explanations.shards,

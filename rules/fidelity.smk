@@ -15,6 +15,7 @@ rule choose_neuron:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         neuron_class=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.neuron_class,
         device=settings.device,
@@ -70,6 +71,7 @@ rule measure_fidelity:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         # Without what the other split alone needs: more test images leave the validation images' results alone.
         settings=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.of_split(

@@ -15,6 +15,7 @@ rule train_interactions:
     resources:
         mem_mb=2000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=study_keys("target", "spacing", "hidden", "training"),
         seed=settings.seed,
@@ -53,6 +54,7 @@ rule measure_interactions:
     resources:
         mem_mb=2000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=study_keys("sigma_squared", "betas", "levels", "calls", "repeats", "estimator"),
         target=study_keys("target"),

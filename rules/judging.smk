@@ -19,6 +19,7 @@ rule judge:
     resources:
         mem_mb=6000,
         runtime=240,
+        gpu=gpu,
     params:
         settings=section("judging"),
         explanations=lambda wildcards: explanation_settings(wildcards.experiment),

@@ -20,6 +20,7 @@ rule train_model:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
         data=lambda wildcards: settings.datasets[settings.models[wildcards.model].dataset].model_dump(
@@ -103,6 +104,7 @@ rule evaluate_model:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
         trained=lambda wildcards: wildcards.model in trained_models(),

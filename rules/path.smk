@@ -17,6 +17,7 @@ rule follow_path:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=section("path"),
         seed=settings.seed,

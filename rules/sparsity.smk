@@ -15,6 +15,7 @@ rule compute_sparsity:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=section("sparsity"),
         shards=shard_count("sparsity"),

@@ -21,6 +21,7 @@ rule compute_spectra:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=section("spectra", "compared_images", "betas", "classes"),
         activation=lambda wildcards: settings.models[wildcards.model].parameters.get("activation", "relu"),
@@ -55,6 +56,7 @@ rule sweep_spectra:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=section("spectra", "images"),
         models=spectra_models,

@@ -44,6 +44,7 @@ rule train_on_curves:
     resources:
         mem_mb=4000,
         runtime=600,
+        gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,
@@ -81,6 +82,7 @@ rule explain_curves:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,

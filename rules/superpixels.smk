@@ -15,6 +15,7 @@ rule compute_superpixels:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=section("superpixels"),
         shards=shard_count("superpixels"),

@@ -22,6 +22,7 @@ rule measure_theorems:
     resources:
         mem_mb=2000,
         runtime=60,
+        gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,

@@ -16,6 +16,7 @@ rule measure_trust:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=gpu,
     params:
         settings=section("trust"),
         shards=shard_count("trust"),

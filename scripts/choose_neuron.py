@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store
+from curvelens import devices, jobs, models, store
 from curvelens.experiments import inner_neurons
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 chosen = inner_neurons.choose(
     models.load(Path(snakemake.input.network[0]).parent, device),
     store.load_image_set(snakemake.input.train),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import selection, spectra
 from curvelens.summaries.spectra import EIGENVALUES, SPECTRA
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, name = snakemake.params.settings, snakemake.wildcards.model
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 folders = {Path(path).parent for path in snakemake.input.networks}
 networks = {folder.name: models.load(folder, device) for folder in folders}
 images = store.load_image_set(snakemake.input.images)

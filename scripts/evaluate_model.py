@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, training
+from curvelens import devices, jobs, models, store, training
 
 if TYPE_CHECKING:
     from snakemake.script import Snakemake
@@ -15,7 +15,7 @@ settings, data = snakemake.params.settings, store.load_json(snakemake.input.info
 architecture = models.described(settings, data)
 model = models.build(**architecture)
 models.load_weights(model, snakemake.input.weights)
-model = model.to(jobs.device(snakemake.params.device))
+model = model.to(devices.device(snakemake.params.device, snakemake.resources.gpu))
 quality = {
     # JSON has no NaN: a split without labelled images has no accuracy.
     f"{name}_{measure}": None if math.isnan(value) else value

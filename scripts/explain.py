@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import explanations, selection
 from curvelens.summaries.explanations import EXPLANATIONS
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 chosen = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
 images = chosen.shard(int(snakemake.wildcards.shard), snakemake.params.shards)

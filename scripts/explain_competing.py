@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.errors import ConfigError
 from curvelens.experiments.competing import Described, competing
 from curvelens.sections.competing import Competing
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = Competing.model_validate(snakemake.params.settings)
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 own, other = (store.load_json(path) for path in (snakemake.input.info, snakemake.input.scenes_info))
 for key in ("class_names", "image_shape"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, studies, tables
+from curvelens import devices, jobs, models, store, studies, tables
 from curvelens.experiments.exhalations import CurveSet, predict_curves
 from curvelens.experiments.spirometry import explain_curves
 
@@ -16,7 +16,7 @@ jobs.start(snakemake.log[0], snakemake.threads)
 study = studies.Spirometry.model_validate({"kind": "spirometry", **snakemake.params.settings})
 kernels, seed = snakemake.wildcards.kernels, snakemake.params.seed
 curves = CurveSet.from_arrays(store.load_npz(snakemake.input.curves))
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.info).parent, device)
 made = explain_curves(study, model, kernels, curves, seed=seed, device=device)
 made["predictions"] = predict_curves(model, kernels, curves)

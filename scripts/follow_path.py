@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import path
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 images = store.load_image_set(snakemake.input.images)
 classes, ids = (tuple(settings[key]) if settings[key] else None for key in ("classes", "ends"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import judging, judging_again, judging_grids, selection
 from curvelens.sections.judging import Judging
 from curvelens.summaries.explanations import EXPLANATIONS
@@ -21,7 +21,7 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings = Judging.model_validate(snakemake.params.settings)
 explained = snakemake.params.explanations
 number, shards = int(snakemake.wildcards.shard), snakemake.params.shards
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 everything = store.load_image_set(snakemake.input.images)
 chosen = selection.take(everything, settings.images)

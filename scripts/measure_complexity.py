@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, tables
+from curvelens import devices, jobs, tables
 from curvelens.experiments.complexity import complexity
 from curvelens.summaries.complexity import COMPLEXITY, COMPLEXITY_RATES, rates
 
@@ -15,7 +15,7 @@ jobs.start(snakemake.log[0], snakemake.threads)
 errors = complexity(
     **snakemake.params.settings,
     seed=snakemake.params.seed,
-    device=jobs.device(snakemake.params.device),
+    device=devices.device(snakemake.params.device, snakemake.resources.gpu),
 )
 errors = tables.write(errors, COMPLEXITY, snakemake.output.errors, snakemake.output.errors_csv)
 tables.write(rates(errors), COMPLEXITY_RATES, snakemake.output.rates, snakemake.output.rates_csv)

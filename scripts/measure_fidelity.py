@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import fidelity, selection
 from curvelens.summaries.fidelity import FIDELITY, FIDELITY_CHOICES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, given = dict(snakemake.params.settings), snakemake.input
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 images = selection.take(store.load_image_set(given.images), settings.pop("images"))
 neuron = store.load_json(given.neuron) if given.neuron else None
 shapes = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, synthetic, tables
+from curvelens import devices, jobs, models, store, synthetic, tables
 from curvelens.experiments import interactions
 from curvelens.summaries.interactions import (
     INTERACTIONS,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 params, output = snakemake.params, snakemake.output
-model = models.load(Path(snakemake.input.info).parent, jobs.device(params.device))
+model = models.load(Path(snakemake.input.info).parent, devices.device(params.device, snakemake.resources.gpu))
 target = synthetic.TARGETS[params.target["target"]]()
 settings = interactions.Settings(**params.settings, seed=params.seed)
 measured = interactions.interactions(model, target, settings, snakemake.wildcards.study)

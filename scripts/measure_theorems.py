@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, tables
+from curvelens import devices, jobs, tables
 from curvelens.experiments import convergence, rank_one, relaxation, theorems
 from curvelens.summaries.theorems import CONCAVITY, CONVERGENCE, HESSIAN_FACTS, RANK_ONE, RELAXATION
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, output = snakemake.params.settings, snakemake.output
-where = {"seed": snakemake.params.seed, "device": jobs.device(snakemake.params.device)}
+where = {
+    "seed": snakemake.params.seed,
+    "device": devices.device(snakemake.params.device, snakemake.resources.gpu),
+}
 facts, concavity = theorems.facts(**settings["facts"], **where)
 tables.write(facts, HESSIAN_FACTS, output.facts, output.facts_csv)
 tables.write(concavity, CONCAVITY, output.concavity, output.concavity_csv)

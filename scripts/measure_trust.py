@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from curvelens import jobs, models, store, tables
+from curvelens import devices, jobs, models, store, tables
 from curvelens.experiments import selection, trust
 from curvelens.summaries.trust import TRUST
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = dict(snakemake.params.settings)
 counts = {"validation": settings.pop("validation_images"), "test": settings.pop("images")}
-device = jobs.device(snakemake.params.device)
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 parts = []
 for split, count in counts.items():

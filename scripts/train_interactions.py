@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, synthetic, tables, training
+from curvelens import devices, jobs, models, synthetic, tables, training
 from curvelens.schedules import Training
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ architecture = {
     "classes": 1,
     "image_shape": [2],
 }
-model = models.build(**architecture, seed=seed, name=study).to(jobs.device(snakemake.params.device))
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
+model = models.build(**architecture, seed=seed, name=study).to(device)
 history = training.train_regression(
     model,
     examples,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, tables, training
+from curvelens import devices, jobs, models, store, tables, training
 from curvelens.schedules import Training
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, seed, name = snakemake.params.settings, snakemake.params.seed, snakemake.wildcards.model
 architecture = models.described(settings, store.load_json(snakemake.input.info))
-model = models.build(**architecture, seed=seed, name=name).to(jobs.device(snakemake.params.device))
+device = devices.device(snakemake.params.device, snakemake.resources.gpu)
+model = models.build(**architecture, seed=seed, name=name).to(device)
 history = training.train(
     model,
     store.load_image_set(snakemake.input.train),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import jobs, models, store, studies, tables, training
+from curvelens import devices, jobs, models, store, studies, tables, training
 from curvelens.experiments.exhalations import CurveSet, train_network
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ model, description, history = train_network(
     snakemake.wildcards.kernels,
     CurveSet.from_arrays(store.load_npz(snakemake.input.curves)),
     seed=snakemake.params.seed,
-    device=jobs.device(snakemake.params.device),
+    device=devices.device(snakemake.params.device, snakemake.resources.gpu),
     checkpoint=snakemake.params.checkpoint,
     threads=snakemake.threads,
 )

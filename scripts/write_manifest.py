@@ -21,6 +21,7 @@ contents = {
     "versions": run["versions"],
     "hardware": run["hardware"],
     "device": run["device"],
+    "numerics": run["numerics"],
     "jobs": manifest.jobs(snakemake.params.benchmarks),
 }
 manifest.write(

@@ -83,23 +83,6 @@ def test_threads_hold_for_a_torch_that_is_loaded_already(monkeypatch):
         jobs.set_threads(0)
 
 
-def test_devices(monkeypatch):
-    assert jobs.device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert jobs.device("auto") == torch.device("cpu")
-    for choice in ("cuda", "cuda:0"):
-        with pytest.raises(ConfigError, match="torch sees 0 CUDA devices; choose auto or cpu"):
-            jobs.device(choice)
-    for choice in ("gpu", "cpu:1", "cuda:x"):
-        with pytest.raises(ConfigError, match=f"'{choice}' is unknown"):
-            jobs.device(choice)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert jobs.device("auto") == torch.device("cuda")
-    assert jobs.device("cuda:1") == torch.device("cuda:1")
-
-
 def test_progress_reports_rate_and_remaining_time(caplog, monkeypatch):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(jobs.time, "monotonic", lambda: float(next(clock)))

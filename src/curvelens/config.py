@@ -7,10 +7,12 @@ must stop the workflow at once.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from curvelens.devices import CHOICE
 from curvelens.errors import ConfigError
 from curvelens.sections.attacks import Attacks
 from curvelens.sections.common import Closed, Name
@@ -101,7 +103,11 @@ class Config(Closed):
     seed: int = Field(
         0, ge=0, description="Every random number derives from this, the image's id and a purpose."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
+    device: str = Field(
+        "auto",
+        json_schema_extra={"pattern": CHOICE},
+        description="Where networks run: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:<index>`.",
+    )
     failure_threshold: float = Field(
         0.05,
         ge=0,
@@ -116,6 +122,13 @@ class Config(Closed):
         description="Questions put to functions or networks of their own, by name; `kind` says which.",
     )
     report: Report = Field(default_factory=lambda: Report())
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(CHOICE, device):
+            raise ValueError("choose auto, cpu, cuda or cuda:<index>")
+        return device
 
     @model_validator(mode="before")
     @classmethod

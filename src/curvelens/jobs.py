@@ -1,4 +1,4 @@
-"""What a job of the workflow sets up: logging, threads, errors on one line, the device.
+"""What a job of the workflow sets up: logging, threads, errors on one line.
 
 Knows nothing of Snakemake: any script may call :func:`start` first.
 """
@@ -12,12 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from curvelens.errors import ConfigError, CurvelensError
-
-if TYPE_CHECKING:
-    import torch
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 10.0
@@ -73,30 +70,6 @@ def set_threads(threads: int) -> None:
         os.environ[name] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-
-
-def device(choice: str = "auto") -> torch.device:
-    """Return the device to compute on.
-
-    Args:
-        choice: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
-
-    Raises:
-        ConfigError: Unknown choice, or no such CUDA device.
-    """
-    import torch
-
-    if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = choice.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ConfigError(f"device: '{choice}' is unknown; choose auto, cpu, cuda or cuda:<index>")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device: '{choice}' was asked for but torch sees {torch.cuda.device_count()} CUDA devices; "
-            "choose auto or cpu"
-        )
-    return torch.device(choice)
 
 
 class Progress:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curvelens import devices
 from curvelens.figures.wording import MISSING, count, duration, percent
 from curvelens.reporting.html import Html, code, details, note, table
 from curvelens.summaries.failures import unreadable
@@ -121,7 +122,8 @@ def machine(device: str) -> dict[str, Any]:
         device: The configuration's ``device``.
 
     Returns:
-        ``device``, the accelerator where the run may use one, else the processor; ``hardware``; ``versions``.
+        ``device``, the accelerator where the run may use one, else the processor; ``hardware``; ``versions``;
+        ``numerics``, how PyTorch was made to compute.
     """
     parts = dict(hardware())
     on_processor = device == "cpu" or parts["accelerator"] == "none"
@@ -129,6 +131,7 @@ def machine(device: str) -> dict[str, Any]:
         "device": parts["processor" if on_processor else "accelerator"],
         "hardware": parts,
         "versions": dict(versions()),
+        "numerics": devices.numerics(),
     }
 
 
