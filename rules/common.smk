@@ -230,6 +230,13 @@ def model_code(model):
     return registered(models.REGISTRY, settings.models[model].architecture)
 
 
+def own_code(wildcards):
+    """Version of the user's own code that makes a network; nothing where none does."""
+    model = settings.models[wildcards.model]
+    version = models.REGISTRY.get(model.architecture).traits.get("own_code")
+    return version(model.parameters) if version else None
+
+
 def registered(registry, name):
     """Module, below curvelens, of a registered entry."""
     return registry.get(name).function.__module__.removeprefix("curvelens.")

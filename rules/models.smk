@@ -31,6 +31,7 @@ rule train_model:
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
         code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+        own_code=own_code,
         data_code=lambda wildcards: dataset_code(settings.models[wildcards.model].dataset),
     message:
         "Train {wildcards.model}"
@@ -79,6 +80,7 @@ rule import_model:
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
         code=lambda wildcards: library("models", model_code(wildcards.model)),
+        own_code=own_code,
     message:
         "Import the weights of {wildcards.model}"
     script:
@@ -111,6 +113,7 @@ rule evaluate_model:
         seed=settings.seed,
         device=settings.device,
         code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+        own_code=own_code,
     message:
         "Evaluate {wildcards.model}"
     script:

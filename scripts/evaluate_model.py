@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, data = snakemake.params.settings, store.load_json(snakemake.input.info)
 architecture = models.described(settings, data)
-model = models.build(**architecture)
-models.load_weights(model, snakemake.input.weights)
+model = models.restore(snakemake.input.weights, **architecture)
 model = model.to(devices.device(snakemake.params.device, snakemake.resources.gpu))
 quality = {
     # JSON has no NaN: a split without labelled images has no accuracy.

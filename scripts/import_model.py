@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
-model = models.build(**models.described(settings, store.load_json(snakemake.input.info)))
+architecture = models.described(settings, store.load_json(snakemake.input.info))
 if snakemake.input.weights:
-    models.load_weights(model, snakemake.input.weights, settings["weights_sha256"])
+    model = models.restore(snakemake.input.weights, settings["weights_sha256"], **architecture)
+else:
+    model = models.build(**architecture)
+models.probe(model, **architecture)
 models.save_weights(model, snakemake.output.weights)

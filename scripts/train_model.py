@@ -16,6 +16,7 @@ settings, seed, name = snakemake.params.settings, snakemake.params.seed, snakema
 architecture = models.described(settings, store.load_json(snakemake.input.info))
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.build(**architecture, seed=seed, name=name).to(device)
+models.probe(model, **architecture)
 history = training.train(
     model,
     store.load_image_set(snakemake.input.train),

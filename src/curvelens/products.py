@@ -14,6 +14,7 @@ from torch import Tensor
 from curvelens.chain import ChainHessian, ChainJacobian, identity_rows, layer_chain
 from curvelens.chunks import is_out_of_memory
 from curvelens.errors import CurvelensError
+from curvelens.stages import require_twice
 from curvelens.targets import Function, Logits, Scalar
 
 _log = logging.getLogger(__name__)
@@ -205,6 +206,7 @@ class _ReverseOverReverse:
             (g,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
             if not g.requires_grad:
                 return torch.zeros_like(vectors)
+            require_twice(g)
             flat = vectors.reshape(x.shape)
             (product,) = torch.autograd.grad(g, x, flat, allow_unused=True, materialize_grads=True)
         return product.reshape(vectors.shape)
@@ -250,6 +252,7 @@ def _double_pull(function: Function) -> Callable[[Tensor, Tensor], Tensor]:
             y = function(leaf)
             u = torch.zeros_like(y, requires_grad=True)
             (pulled,) = torch.autograd.grad(y, leaf, u, create_graph=True)
+            require_twice(pulled)
             return torch.autograd.grad(pulled, u, v)[0]
 
     return push

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from curvelens.errors import ArgumentError
 from curvelens.linearity import is_elementwise_straight, is_piecewise_linear
 
 _CURVED_ELEMENTWISE = {
@@ -260,9 +261,38 @@ def _pulled(y: Tensor, z: Tensor, u: Tensor, create_graph: bool = False) -> Tens
 def _gradient(total: Tensor, z: Tensor, create_graph: bool = False) -> Tensor:
     if not total.requires_grad:
         return torch.zeros_like(z)
-    return torch.autograd.grad(
+    (found,) = torch.autograd.grad(
         total, z, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
-    )[0]
+    )
+    if create_graph:
+        require_twice(found)
+    return found
+
+
+def require_twice(g: Tensor) -> None:
+    """Raise where what can be differentiated only once had a part in a gradient.
+
+    PyTorch takes its derivative for zero, since nothing leads from there to x.
+
+    Args:
+        g: A gradient with its graph.
+
+    Raises:
+        ArgumentError: Its derivative would leave something out.
+    """
+    pending, seen = [g.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        # What torch.autograd.function.once_differentiable, or a missing formula, leaves behind.
+        if node.name().rpartition("::")[2] in ("Error", "NotImplemented"):
+            raise ArgumentError(
+                "the network has an operation that can be differentiated only once, so it has no Hessian; "
+                "use methods of first order, or SmoothHess"
+            )
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

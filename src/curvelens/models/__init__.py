@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens import seeds
 from curvelens.errors import ModelError
-from curvelens.models._storage import load, load_weights, save, save_description, save_weights
+from curvelens.models._storage import load, load_weights, restore, save, save_description, save_weights
 from curvelens.registry import Registry
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = [
     "load",
     "load_weights",
     "needs_training",
+    "probe",
+    "restore",
     "save",
     "save_description",
     "save_weights",
@@ -88,7 +90,29 @@ def needs_training(architecture: str, parameters: Mapping[str, Any] | None) -> b
     """
     entry = REGISTRY.get(architecture)
     values = entry.parse(parameters)
-    return not entry.traits.get("pretrained") or getattr(values, "finetune", "none") != "none"
+    pretrained = entry.traits.get("pretrained")
+    comes_trained = pretrained(values) if callable(pretrained) else pretrained
+    return not comes_trained or getattr(values, "finetune", "none") != "none"
+
+
+def probe(model: torch.nn.Module, **architecture: Any) -> dict[str, Any]:
+    """Run a network on two random images, and say in one line what is wrong with it.
+
+    Args:
+        model: What :func:`build` or :func:`restore` made.
+        architecture: What :func:`described` returned.
+
+    Returns:
+        ``piecewise_linear``: whether that is known of it; ``second_derivatives``: whether a Hessian-vector
+        product of its loss can be had. What follows for the stages is logged.
+
+    Raises:
+        ModelError: It does not take such images, gives no row of logits for each, gives another number of
+            them, mixes the images of a batch, or has no gradient.
+    """
+    from curvelens.models import _probe
+
+    return _probe.probe(model, **architecture)
 
 
 def described(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,82 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Resize(nn.Module):
+    """Bring images to another height and width, bilinearly and with anti-aliasing: two products of matrices.
+
+    Args:
+        before: Height and width of the images.
+        after: Height and width to bring them to.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("rows", _interpolation(before[0], after[0]), persistent=False)
+        self.register_buffer("columns", _interpolation(before[1], after[1]).mT.contiguous(), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Resize ``x[B, C, H, W]``."""
+        return torch.matmul(torch.matmul(self.rows, x), self.columns)
+
+
+def _interpolation(before: int, after: int) -> torch.Tensor:
+    """Return the matrix ``[after, before]`` of linear interpolation with anti-aliasing."""
+    unit = torch.eye(before, dtype=torch.float64)[None, None]
+    return nn.functional.interpolate(unit, (after, before), mode="bilinear", antialias=True)[0, 0].float()
+
+
+class Channels(nn.Module):
+    """Give grey images three equal channels, or coloured ones their luma (ITU-R BT.601) as the only one.
+
+    Args:
+        before: Channels of the images, 1 or 3.
+        after: The other of the two.
+
+    Raises:
+        ModelError: The images have another number of channels.
+    """
+
+    luma: torch.Tensor
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        if {before, after} != {1, 3}:
+            raise ModelError(
+                f"parameters.channels: images of {before} channels do not become images of {after}; "
+                "leave it out"
+            )
+        self.after = after
+        weights = torch.tensor([0.299, 0.587, 0.114])
+        self.register_buffer("luma", weights.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convert ``x[B, C, H, W]``."""
+        if self.after == 3:
+            return x.expand(-1, 3, -1, -1)
+        return (x * self.luma).sum(1, keepdim=True)
+
+
+class Outputs(nn.Module):
+    """Some outputs of a network, in another order.
+
+    Args:
+        indices: Which, each at most once.
+    """
+
+    indices: torch.Tensor
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("indices", torch.tensor(list(indices)), persistent=False)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Choose from ``y[B, n]``."""
+        return y[:, self.indices]
+
+
 class Residual(nn.Module):
     """``x + body(x)``.
 

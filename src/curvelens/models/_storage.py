@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError, ModelError
+from curvelens.models._preprocessing import listed
+from curvelens.models._state import read_state, without_prefixes
 from curvelens.store import REMEDY, atomic, load_json, save_json
 from curvelens.store import sha256 as file_sha256
 
@@ -57,8 +59,19 @@ def save_weights(model: torch.nn.Module, path: str | Path) -> None:
     import safetensors.torch
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        # A tensor that two layers share is stored twice: the format has no names for one and the same.
+        if tensor.numel() and (place := tensor.untyped_storage().data_ptr()) in seen:
+            state[name] = tensor.clone()
+        elif tensor.numel():
+            seen.add(place)
+    # A network that came as a program has no architecture to be built from; it is kept beside its weights.
+    program = getattr(model, "program", None)
     with atomic(path) as temporary:
-        safetensors.torch.save_file(state, temporary)
+        safetensors.torch.save_file(
+            state, temporary, metadata={"program": program} if isinstance(program, str) else None
+        )
 
 
 def save_description(
@@ -106,8 +119,6 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> torch.nn.Mod
         DataError: A file is missing or damaged.
         ModelError: The weights do not fit the architecture; the line says how.
     """
-    from curvelens.models import build
-
     path = Path(folder) / DESCRIPTION
     description = load_json(path)
     try:
@@ -115,9 +126,44 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> torch.nn.Mod
         architecture, parameters, classes, image_shape = (description[key] for key in keys)
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: does not describe a model ({error} is missing); {REMEDY}") from error
-    model = build(architecture, parameters, classes, image_shape)
-    load_weights(model, Path(folder) / WEIGHTS)
-    return model.to(device)
+    weights = Path(folder) / WEIGHTS
+    return restore(
+        weights, architecture=architecture, parameters=parameters, classes=classes, image_shape=image_shape
+    ).to(device)
+
+
+def restore(
+    path: str | Path,
+    sha256: str | None = None,
+    *,
+    architecture: str,
+    parameters: Mapping[str, Any],
+    classes: int,
+    image_shape: Sequence[int],
+) -> torch.nn.Module:
+    """Build a network and give it the weights of a file; or read both from the file, where it holds both.
+
+    Args:
+        path: See :func:`load_weights`.
+        sha256: Expected checksum, or its first digits.
+        architecture, parameters, classes, image_shape: As for ``curvelens.models.build``.
+
+    Returns:
+        The model on the CPU in evaluation mode.
+
+    Raises:
+        ConfigError, DataError, ModelError: As ``build`` and :func:`load_weights`.
+    """
+    from curvelens.models import REGISTRY, build
+
+    entry = REGISTRY.get(architecture)
+    if (read := entry.traits.get("read")) is None:
+        model = build(architecture, parameters, classes, image_shape)
+        load_weights(model, path, sha256)
+        return model
+    _require_file(Path(path), sha256)
+    read_model: torch.nn.Module = read(entry.parse(parameters), classes, tuple(image_shape), Path(path))
+    return read_model.eval()
 
 
 def load_weights(model: torch.nn.Module, path: str | Path, sha256: str | None = None) -> None:
@@ -140,16 +186,19 @@ def load_weights(model: torch.nn.Module, path: str | Path, sha256: str | None = 
             another number of classes apart.
     """
     path = Path(path)
+    _require_file(path, sha256)
+    state = _completed(model, read_state(path))
+    _check_fit(model, state, path)
+    model.load_state_dict(state)
+
+
+def _require_file(path: Path, sha256: str | None) -> None:
     if not path.is_file():
         raise DataError(f"{path}: no such weights; train the model, or correct the path")
     if sha256 is not None and not (found := file_sha256(path)).startswith(sha256):
         raise DataError(
             f"{path}: SHA-256 is {found}, not {sha256}; fetch the file again, or correct weights_sha256"
         )
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = _completed(model, state)
-    _check_fit(model, state, path)
-    model.load_state_dict(state)
 
 
 def _completed(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -157,47 +206,25 @@ def _completed(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[s
     from curvelens.models._layers import Normalise
 
     own = model.state_dict()
-    inner = {f"network.{name}": tensor for name, tensor in state.items()}
-    if len(own.keys() & inner.keys()) > len(own.keys() & state.keys()):
-        state = inner
+    bare = without_prefixes(state)
+    named = [
+        state,
+        *({f"{prefix}{name}": tensor for name, tensor in bare.items()} for prefix in ("", "network.")),
+    ]
+    state = max(named, key=lambda candidate: len(own.keys() & candidate.keys()))  # the first of equals
     normalisations = {name for name, part in model.named_modules() if isinstance(part, Normalise)}
+    # Another normalisation is a matter of the configuration, but not one for other channels.
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if name not in own or name.rpartition(".")[0] not in normalisations or tensor.shape == own[name].shape
+    }
     optional = {
         name
         for name in own
         if name.rpartition(".")[0] in normalisations or name.endswith(".num_batches_tracked")
     }
     return {**{name: own[name] for name in own if name in optional}, **state}
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    import safetensors
-    import safetensors.torch
-
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DataError(f"{path}: damaged weights ({error}); {REMEDY}") from error
-
-
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: holds more than tensors, or is damaged, and was refused; "
-            "store the weights alone: torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # the restricted unpickler passes on whatever a damaged file leads to
-        raise DataError(f"{path}: damaged weights ({type(error).__name__}); fetch the file again") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError(f"{path}: holds no state dict; store torch.save(model.state_dict(), path)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _check_fit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -210,9 +237,14 @@ def _check_fit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
     missing = [name for name in own if name not in state]
     unknown = [name for name in state if name not in own]
     if missing or unknown:
-        parts = [f"lacks {_listed(missing)}"] if missing else []
-        parts += [f"has unknown {_listed(unknown)}"] if unknown else []
+        parts = [f"lacks {listed(missing)}"] if missing else []
+        parts += [f"has unknown {listed(unknown)}"] if unknown else []
         raise ModelError(f"{path}: {' and '.join(parts)}; give the weights of this architecture")
+    if shapes and (channels := _only_channels_differ(own, shapes)):
+        raise ModelError(
+            f"{path}: was trained on images of {channels[0]} channels, the model takes {channels[1]}; give "
+            f"parameters.channels: {channels[0]}, or the data set that it was trained on"
+        )
     if shapes and _only_classes_differ(own, shapes):
         stored, wanted = next(iter(shapes.values()))
         raise ModelError(
@@ -224,8 +256,20 @@ def _check_fit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
         more = f", and {len(shapes) - 1} more differ" if len(shapes) > 1 else ""
         raise ModelError(
             f"{path}: {name} is {stored}, the model needs {wanted}{more}; "
-            "give the parameters that the weights were trained with"
+            "give the parameters and the image size that the weights were trained with"
         )
+
+
+def _only_channels_differ(
+    own: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[list[int], list[int]]]
+) -> tuple[int, int] | None:
+    """Return the stored and the wanted channels, if only the first convolution differs, and in them."""
+    first = next((name for name, tensor in own.items() if tensor.ndim == 4 and name.endswith("weight")), None)
+    if first is None or list(shapes) != [first]:
+        return None
+    stored, wanted = shapes[first]
+    same = len(stored) == 4 and (stored[0], *stored[2:]) == (wanted[0], *wanted[2:])
+    return (stored[1], wanted[1]) if same and {stored[1], wanted[1]} == {1, 3} else None
 
 
 def _only_classes_differ(
@@ -235,8 +279,3 @@ def _only_classes_differ(
     layer = list(own)[-1].rpartition(".")[0]
     of_last_layer = all(name.rpartition(".")[0] == layer for name in shapes)
     return of_last_layer and all(stored[1:] == wanted[1:] for stored, wanted in shapes.values())
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

