@@ -1,20 +1,40 @@
 """The chunk helpers: every row once, and smaller blocks when memory runs out."""
 
+import re
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curvelens import chunks as chunks_module
 from curvelens.chunks import (
     available_bytes,
     chunk_rows,
     chunks,
     even_rows,
+    in_chunks,
     is_out_of_memory,
+    largest_that_fits,
     memory_limit,
     run_in_chunks,
 )
-from curvelens.errors import ArgumentError
+from curvelens.errors import ArgumentError, MemoryShortageError
+
+ROW = torch.empty(1, 3, 8)
+SHORTAGES = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:75] DefaultCPUAllocator: not enough memory: you tried"),
+]
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """No size found by another test is remembered."""
+    monkeypatch.setattr(chunks_module, "_fitting", {})
 
 
 @given(total=st.integers(0, 500), rows=st.integers(1, 600))
@@ -41,7 +61,7 @@ def test_blocks_shrink_until_they_fit_and_cover_every_row_once(total, rows, fits
             raise torch.OutOfMemoryError("CUDA out of memory")
         done.extend(range(start, stop))
 
-    run_in_chunks(total, rows, work)
+    run_in_chunks(total, rows, work, "test", torch.empty(0, 3))
     assert done == list(range(total))
 
 
@@ -53,14 +73,74 @@ def test_other_errors_and_a_row_that_does_not_fit_come_through():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
     with pytest.raises(ValueError, match="broken"):
-        run_in_chunks(5, 2, broken)
-    with pytest.raises(RuntimeError, match="allocate"):
-        run_in_chunks(5, 2, too_large)
+        run_in_chunks(5, 2, broken, "test", ROW)
+    with pytest.raises(MemoryShortageError) as caught:
+        run_in_chunks(5, 2, too_large, "gradient", ROW)
+    told = str(caught.value)
+    assert re.fullmatch(
+        r"gradient: a single row \(3 x 8, float32\) does not fit in the memory of cpu, of which \d+\.\d GiB "
+        "are free; take smaller images, a smaller network, or a machine with more memory",
+        told,
+    )
+    assert is_out_of_memory(caught.value)  # for the caller that works on several images at once
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES)
+def test_the_size_found_is_remembered_for_rows_of_the_same_kind(shortage):
+    tried: list[int] = []
+
+    def work(start: int, stop: int) -> None:
+        tried.append(stop - start)
+        if stop - start > 3:
+            raise shortage
+
+    run_in_chunks(20, 16, work, "gradient", ROW)
+    assert tried == [16, 8, 4, 2] + [2] * 9
+    tried.clear()
+    run_in_chunks(4, 16, work, "gradient", ROW)
+    assert tried == [2, 2]
+    for what, like in (("values", ROW), ("gradient", ROW.double()), ("gradient", torch.empty(1, 3, 7))):
+        tried.clear()
+        run_in_chunks(4, 16, work, what, like)
+        assert tried == [4, 2, 2]
+
+
+def test_what_a_failed_try_held_is_gone_before_the_next():
+    """Tensors in its frames, in a cycle, and in the error itself."""
+    held: list[weakref.ref] = []
+
+    class Node:
+        pass
+
+    def work(rows: int) -> int:
+        assert not any(ref() is not None for ref in held)
+        tensor, inner, node = torch.empty(rows), torch.empty(rows), Node()
+        node.tensor, node.myself = torch.empty(rows), node
+        held.extend(map(weakref.ref, (tensor, inner, node.tensor)))
+        if rows > 2:
+            error = torch.OutOfMemoryError("CUDA out of memory")
+            error.culprit = inner
+            raise error
+        return rows
+
+    assert largest_that_fits(16, work, "test", ROW) == 2
+    assert len(held) == 4 * 3
+
+
+@given(total=st.integers(0, 40), fits=st.integers(1, 50), rows=st.none() | st.integers(1, 50))
+def test_a_function_of_rows_is_evaluated_once_a_row(total, fits, rows):
+    x = torch.arange(total * 6, dtype=torch.float64).reshape(total, 2, 3)
+
+    def function(block):
+        if len(block) > fits:
+            raise MemoryError
+        return block.sum(2)
+
+    assert torch.equal(in_chunks(function, x, "test", rows), x.sum(2))
 
 
 def test_what_counts_as_running_out_of_memory():
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert is_out_of_memory(MemoryError())
+    assert all(map(is_out_of_memory, SHORTAGES))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)
@@ -74,7 +154,7 @@ def test_rows_follow_from_memory():
     with pytest.raises(ArgumentError):
         list(chunks(5, 0))
     with pytest.raises(ArgumentError):
-        run_in_chunks(5, 0, lambda start, stop: None)
+        run_in_chunks(5, 0, lambda start, stop: None, "test", ROW)
 
 
 def test_memory_of_this_machine():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curvelens import targets
+from curvelens.chunks import in_chunks
 from curvelens.errors import ArgumentError
 from curvelens.pgd import pgd_steps
 from curvelens.quadratic import LocalQuadratic
@@ -195,11 +196,11 @@ def _judge(
     """Run the network on x and on ``x + steps [m, *shape]``, in one batch."""
     points = torch.cat([x[None], x + steps])
     with torch.no_grad():
-        scores = targets.logits(model)(points)
+        scores = in_chunks(targets.logits(model), points, "logits")
         if label is None:
             label = int(scores[0].argmax())
         probabilities = scores.double().softmax(1)[:, label]
-        after = probabilities if f is None else f(points).double()
+        after = probabilities if f is None else in_chunks(f, points, "values").double()
     classes, confidence, values = scores.argmax(1).tolist(), probabilities.tolist(), after.tolist()
     return [
         Attack(

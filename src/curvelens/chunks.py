@@ -6,18 +6,28 @@ products large enough to run at full rate.
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from curvelens.errors import ArgumentError
+from curvelens.errors import ArgumentError, MemoryShortageError
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 CPU_LIMIT = 512 * 2**20
 MAX_ROWS = 4096
+
+# What processors, the CUDA driver and CUDA's libraries (CUBLAS_STATUS_ALLOC_FAILED) say.
+_SHORTAGES = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+_fitting: dict[tuple[object, ...], int] = {}  # rows that fitted, by kind of work and row, in this process
 
 
 def chunk_rows(bytes_per_row: float, limit_bytes: int = CPU_LIMIT, max_rows: int = MAX_ROWS) -> int:
@@ -60,41 +70,118 @@ def chunks(total: int, rows: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, total)
 
 
-def run_in_chunks(total: int, rows: int, work: Callable[[int, int], None]) -> None:
+def run_in_chunks(
+    total: int, rows: int, work: Callable[[int, int], None], what: str, like: torch.Tensor
+) -> None:
     """Call ``work(start, stop)`` for blocks of rows, and use smaller blocks where memory does not suffice.
 
     Args:
         total: Number of rows, >= 0.
         rows: Rows in a block to begin with, >= 1; halved whenever ``work`` runs out of memory.
         work: Processes rows ``start:stop``; may be called again for rows on which it ran out of memory.
+        what: Name of the work, e.g. ``"gradient"``: for the message, and to remember the size by.
+        like: ``[B, *shape]``, tells shape, precision and device of a row.
 
     Raises:
         ArgumentError: ``rows`` is less than 1.
-        torch.OutOfMemoryError: A single row does not fit.
+        MemoryShortageError: A single row does not fit.
     """
     require_positive(rows)
     start = 0
+
+    def block(count: int) -> int:
+        work(start, start + count)
+        return start + count
+
     while start < total:
-        stop = min(start + rows, total)
+        start = largest_that_fits(min(rows, total - start), block, what, like)
+
+
+def largest_that_fits(rows: int, work: Callable[[int], T], what: str, like: torch.Tensor) -> T:
+    """Return ``work(rows)``, with half as many rows, and half of these, where memory does not suffice.
+
+    The number found is remembered: later calls for the same work on rows of the same kind begin with it.
+
+    Args:
+        rows: Rows to begin with, >= 1.
+        work: Works with so many rows at once; called again where it ran out of memory.
+        what: Name of the work, see :func:`run_in_chunks`.
+        like: ``[B, *shape]``, tells shape, precision and device of a row.
+
+    Raises:
+        MemoryShortageError: A single row does not fit.
+    """
+    kind = what, like.shape[1:], like.dtype, like.device
+    rows = min(rows, _fitting.get(kind, rows))
+    while True:
         try:
-            work(start, stop)
+            return work(rows)
         except (RuntimeError, MemoryError) as error:
-            if stop - start == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            rows = (stop - start) // 2
-        else:
-            start = stop
+            if rows == 1:
+                raise MemoryShortageError(_too_large(what, like)) from error
+        # Outside of the handler, where the error and all that its frames held are gone.
+        release_memory()
+        rows = _fitting[kind] = rows // 2
+        logger.info("%s: memory is short; going on with %d rows at once", what, rows)
+
+
+def in_chunks(
+    function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, what: str, rows: int | None = None
+) -> torch.Tensor:
+    """Return ``function(x)`` of a function that works row by row, in as many blocks as memory asks for.
+
+    Args:
+        function: ``[B, *shape] -> [B, ...]``, without a graph.
+        x: ``[B, *shape]``.
+        what: Name of the work, see :func:`run_in_chunks`.
+        rows: Rows in a block to begin with, >= 1; None begins with all of them.
+
+    Raises:
+        ArgumentError: ``rows`` is less than 1.
+        MemoryShortageError: A single row does not fit.
+    """
+    import torch
+
+    if not len(x):
+        return function(x)
+    parts: list[torch.Tensor] = []
+    run_in_chunks(
+        len(x),
+        len(x) if rows is None else rows,
+        lambda start, stop: parts.append(function(x[start:stop])),
+        what,
+        x,
+    )
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory did not suffice, on whichever device."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in _SHORTAGES)
+
+
+def release_memory() -> None:
+    """Give back what a failed try left: objects in cycles, and blocks that PyTorch keeps on GPUs."""
     import torch
 
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "not enough memory" in text
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _too_large(what: str, like: torch.Tensor) -> str:
+    row = " x ".join(map(str, like.shape[1:])) or "a number"
+    kind, free = str(like.dtype).removeprefix("torch."), available_bytes(like.device) / 2**30
+    return (
+        f"{what}: a single row ({row}, {kind}) does not fit in the memory of {like.device}, of which "
+        f"{free:.1f} GiB are free; take smaller images, a smaller network, or a machine with more memory"
     )
 
 

@@ -65,7 +65,7 @@ def value(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
     with _without_graph(f):
         x = _checked(x, f, len(x))
         y = x.new_empty(len(x))
-        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work, "values", x)
     return y
 
 
@@ -98,7 +98,8 @@ def values(functions: Sequence[Function], x: Tensor, chunk: int | None = None) -
         for f in scalars:
             x = _checked(x, f, len(x))
         y = x.new_empty(len(scalars), len(x))
-        run_in_chunks(len(x), _gradient_rows(scalars[0], x) if chunk is None else chunk, work)
+        rows = _gradient_rows(scalars[0], x) if chunk is None else chunk
+        run_in_chunks(len(x), rows, work, "values", x)
     return y
 
 
@@ -132,7 +133,7 @@ def gradient(f: Function, x: Tensor, chunk: int | None = None) -> Tensor:
     with _without_graph(f):
         x = _checked(x, f, len(x))
         out = torch.empty_like(x)
-        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work)
+        run_in_chunks(len(x), _gradient_rows(f, x) if chunk is None else chunk, work, "gradient", x)
     return out
 
 
@@ -167,7 +168,7 @@ def vjp(function: Function, x: Tensor, u: Tensor, chunk: int | None = None) -> T
         if chunk is None:
             row = 2 * graph_bytes(function, x[None])
             chunk = chunk_rows(row, memory_limit(x.device), _HESSIAN_ROWS.get(x.device.type, 512))
-        run_in_chunks(len(u), chunk, work)
+        run_in_chunks(len(u), chunk, work, "Jacobian", x[None])
     return out
 
 
@@ -199,9 +200,8 @@ def hvp(f: Function, x: Tensor, v: Tensor, chunk: int | None = None) -> Tensor:
         def work(start: int, stop: int) -> None:
             out[start:stop] = operator.products(v[start:stop, None])[:, 0]
 
-        run_in_chunks(
-            len(v), even_rows(len(v), _hessian_rows(operator, xs)) if chunk is None else chunk, work
-        )
+        rows = even_rows(len(v), _hessian_rows(operator, xs)) if chunk is None else chunk
+        run_in_chunks(len(v), rows, work, "Hessian-vector products", xs)
     if v.any() and not out.any():
         _warn_of_zeros(f)
     return out
@@ -265,7 +265,7 @@ def _hessians(f: Function, xs: Tensor, chunk: int | None) -> Tensor:
                     H[start:stop], hessian_operator(select_rows(f, slice(start, stop)), xs[start:stop]), rows
                 )
 
-        run_in_chunks(len(xs), max(1, rows // d, rows // _ROWS_PER_IMAGE), work)
+        run_in_chunks(len(xs), max(1, rows // d, rows // _ROWS_PER_IMAGE), work, "Hessians", xs)
     if len(xs) and not H[0, 0].any() and not H.any():
         _warn_of_zeros(f, stacklevel=4)
     return H
@@ -278,7 +278,7 @@ def _fill(H: Tensor, operator: HessianOperator, rows: int) -> None:
     def work(start: int, stop: int) -> None:
         H[:, start:stop] = operator.rows(start, stop).flatten(2).transpose(0, 1)
 
-    run_in_chunks(d, even_rows(d, max(1, rows // len(H))), work)
+    run_in_chunks(d, even_rows(d, max(1, rows // len(H))), work, "rows of Hessians", H.transpose(0, 1))
     for a in range(0, d, _TILE):
         for b in range(a, d, _TILE):
             upper, lower = H[:, a : a + _TILE, b : b + _TILE], H[:, b : b + _TILE, a : a + _TILE]

@@ -65,3 +65,7 @@ def brief(value: Any) -> str:
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 3, 4, 8, 8
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
+
+
+class MemoryShortageError(CurvelensError, MemoryError):
+    """Not even the smallest piece of the work fits in memory."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from curvelens.chunks import is_out_of_memory
 from curvelens.errors import ConfigError, CurvelensError
 
 T = TypeVar("T")
@@ -144,6 +145,11 @@ def _install_hook(log_path: Path | None) -> None:
         else:
             where = f"; the traceback is in {log_path}" if log_path is not None else ""
             line = f"curvelens: error: unexpected {kind.__name__}: {text}{where}"
+            if is_out_of_memory(error):
+                line = (
+                    f"curvelens: error: memory does not suffice ({text}); give the job more of it, or take a "
+                    f"smaller network, smaller images or a smaller training.batch_size{where}"
+                )
         print(line, file=sys.stderr, flush=True)
         if log_path is not None:
             logging.getLogger("curvelens").critical(

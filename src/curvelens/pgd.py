@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from curvelens import targets
+from curvelens.chunks import run_in_chunks
 from curvelens.errors import ArgumentError
 from curvelens.seeds import generator
 
@@ -36,17 +37,23 @@ class _Balls(nn.Module):
         self.sizes = sizes.reshape(-1, *[1] * x.ndim)
         self.margin = torch.full_like(sizes, -math.inf)
         self.best = torch.zeros(len(sizes), *x.shape, dtype=x.dtype, device=x.device)
-        self.points = 0
 
     def forward(self, u: Tensor) -> Tensor:
-        """Return ``[B, c]`` logits of the points u ``[B, *shape]``, one in each ball."""
-        scores: Tensor = self.logits(self.x + self.sizes * u)
-        reached = margins(scores.detach(), self.label)
-        better = reached > self.margin
-        self.margin = torch.where(better, reached, self.margin)
-        self.best[better] = u.detach()[better]
-        self.points += 1
-        return scores
+        """Return the gradients ``[B, *shape]`` of the margin at the points u, one in each ball."""
+        slopes = torch.empty_like(u)
+
+        def work(start: int, stop: int) -> None:
+            with torch.enable_grad():
+                leaf = u[start:stop].detach().requires_grad_()
+                reached = margins(self.logits(self.x + self.sizes[start:stop] * leaf), self.label)
+                # Not by backward, which would leave a gradient in the network's parameters too.
+                (slopes[start:stop],) = torch.autograd.grad(reached.sum(), leaf)
+            better = reached.detach() > self.margin[start:stop]
+            self.margin[start:stop][better] = reached.detach()[better]
+            self.best[start:stop][better] = leaf.detach()[better]
+
+        run_in_chunks(len(u), len(u), work, "projected gradient descent", u)
+        return slopes
 
 
 def margins(scores: Tensor, label: int) -> Tensor:
@@ -140,29 +147,21 @@ def _climb(balls: _Balls, starts: Tensor, steps: int, relative_step: float) -> N
         from foolbox.attacks import L2ProjectedGradientDescentAttack
         from foolbox.criteria import Misclassification
 
-    label = balls.label
-
     class MarginAttack(L2ProjectedGradientDescentAttack):
         """Foolbox's attack on another loss, from starts that do not depend on the device.
 
-        Its own gradient would be left in the network's parameters too.
+        Its own would differentiate all points at once, whether or not they fit in memory.
         """
 
-        def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
-            return lambda points: eagerpy.astensor(margins(model(points).raw, label).sum())
-
         def value_and_grad(self, loss_fn: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
-            points = x.raw.detach().requires_grad_()
-            loss = loss_fn(eagerpy.astensor(points))
-            return loss, eagerpy.astensor(torch.autograd.grad(loss.raw, points)[0])
+            return None, eagerpy.astensor(balls(x.raw))  # nobody looks at the value
 
         def get_random_start(self, x0: Any, epsilon: float) -> Any:
             return eagerpy.astensor(starts)
 
     wrapped = PyTorchModel(balls.eval(), bounds=(-2, 2), device=starts.device)  # |u| ≤ 1: never reached
-    criterion = Misclassification(torch.full((len(starts),), label, device=starts.device))
+    criterion = Misclassification(torch.full((len(starts),), balls.label, device=starts.device))
     climb = MarginAttack(rel_stepsize=relative_step, steps=steps, random_start=True)
-    with torch.enable_grad():
-        final = climb.run(wrapped, torch.zeros_like(starts), criterion, epsilon=1.0)
-    with torch.no_grad():
-        balls(final)  # the last point counts as well
+    balls(
+        climb.run(wrapped, torch.zeros_like(starts), criterion, epsilon=1.0)
+    )  # the last points count as well

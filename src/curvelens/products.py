@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curvelens.chain import ChainHessian, ChainJacobian, identity_rows, layer_chain
-from curvelens.chunks import is_out_of_memory
+from curvelens.chunks import available_bytes, is_out_of_memory
 from curvelens.errors import CurvelensError
 from curvelens.stages import require_twice
 from curvelens.targets import Function, Logits, Scalar
@@ -109,14 +109,15 @@ def graph_bytes(f: Function, x: Tensor) -> int:
         x: ``[B, *shape]`` with ``B >= 1``; f is run on the first row, and on that row twice.
 
     Returns:
-        The difference between the two graphs, which leaves the parameters out.
+        The difference between the two graphs, which leaves the parameters out; where two rows do not fit, all
+        memory that there is.
     """
     rows = torch.zeros(2, dtype=torch.long)
     try:
         saved = [_saved_bytes(select_rows(f, rows[:count]), x[rows[:count]]) for count in (1, 2)]
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise
+            return available_bytes(x.device)  # two rows are too many; one may do
         return _GUESSED_GRAPH * x[0].nbytes  # f has transforms of its own, which forbid to watch its graph
     return max(x[0].nbytes, saved[1] - saved[0])
 

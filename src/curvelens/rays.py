@@ -60,7 +60,8 @@ class Rays:
                     z = start + step * s[first:last].reshape(-1, *[1] * start.ndim)
                     values[:, first:last] = torch.stack(read_outputs(rest, readers, z))
 
-            run_in_chunks(len(directions), _ROWS if self.chunk is None else self.chunk, work)
+            rows = _ROWS if self.chunk is None else self.chunk
+            run_in_chunks(len(directions), rows, work, "values along rays", directions)
         return found
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvelens.chunks import chunk_rows, chunks
+from curvelens.chunks import chunk_rows, chunks, run_in_chunks
 from curvelens.derivatives import gradient
 from curvelens.errors import ArgumentError
 from curvelens.targets import Scalar
@@ -127,12 +127,16 @@ def _offsets_and_norms(net: TracedNetwork, x: Tensor) -> list[tuple[Tensor, Tens
     """Return each layer's offsets and the norms of their gradients, flattened, and its tolerance ``[1]``."""
     records: list[UnitRecord] = []
     squares: list[Tensor] = []
-    for start, stop in chunks(x.numel(), _rows(net, _DIRECTIONS)):
+
+    def work(start: int, stop: int) -> None:
+        nonlocal records, squares
         rows = torch.arange(start, stop, device=x.device)
         directions = functional.one_hot(rows, x.numel()).to(x).view(-1, *x.shape)
         records = net.trace(x.unsqueeze(0), directions)
         part = [record.rates.flatten(1).square().sum(0) for record in records]
         squares = [old + new for old, new in zip(squares, part, strict=True)] if squares else part
+
+    run_in_chunks(x.numel(), _rows(net, _DIRECTIONS), work, "distances to borders", x[None])
     return [
         (record.offsets.flatten(), square.sqrt(), record.tolerance)
         for record, square in zip(records, squares, strict=True)
@@ -208,7 +212,7 @@ def _walk(net: TracedNetwork, a: Tensor, direction: Tensor) -> tuple[Tensor, Ten
     units: list[Tensor] = []
     while len(active):
         here = t[active]
-        pieces, step = _ahead(net, _points(a, direction, here), direction)
+        pieces, step = _ahead(net, a, direction, here)
         if not crossings:
             first, last = pieces, pieces.clone()
         changed = (pieces != last[active]).sum(1)
@@ -229,8 +233,20 @@ def _points(a: Tensor, direction: Tensor, t: Tensor) -> Tensor:
     return a + t.view(-1, *[1] * a.ndim) * direction
 
 
-def _ahead(net: TracedNetwork, points: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pieces that each point enters ``[n, units]`` and how far it can go on them ``[n]``."""
+def _ahead(net: TracedNetwork, a: Tensor, direction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pieces ``[n, units]`` that the points at ``t[n]`` enter, and how far these reach ``[n]``."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def work(start: int, stop: int) -> None:
+        found.append(_ahead_of(net, _points(a, direction, t[start:stop]), direction))
+
+    run_in_chunks(len(t), len(t), work, "linear regions", a[None])
+    pieces, steps = zip(*found, strict=True)
+    return torch.cat(pieces), torch.cat(steps)
+
+
+def _ahead_of(net: TracedNetwork, points: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same for points ``[n, *shape]`` that fit in memory together."""
     length = torch.linalg.vector_norm(direction)
     records = net.trace(points, (direction / length).expand_as(points))
     step = points.new_full((len(points),), torch.inf)

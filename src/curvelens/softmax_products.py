@@ -14,7 +14,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from curvelens.chunks import chunk_rows, memory_limit, run_in_chunks
+from curvelens.chunks import chunk_rows, in_chunks, memory_limit, run_in_chunks
 from curvelens.errors import ArgumentError
 from curvelens.nystrom import Largest, Nystrom
 from curvelens.products import graph_bytes, pushforward
@@ -38,7 +38,7 @@ class SoftmaxProducts:
         self._function, self._xs = function, xs.detach()
         with evaluation_mode(function.model):
             with torch.no_grad():
-                scores = function(self._xs).double()
+                scores = in_chunks(function, self._xs, "logits").double()
             if scores.shape[1] < 2:
                 raise ArgumentError("softmax_products: the model has one class, whose loss is constant")
             self.probabilities = scores.softmax(1)
@@ -86,7 +86,7 @@ class SoftmaxProducts:
         def work(start: int, stop: int) -> None:
             total.add_(self._pull(self._xs[start:stop], slope[start:stop]).double().sum(0))
 
-        run_in_chunks(len(self._xs), self._rows, work)
+        run_in_chunks(len(self._xs), self._rows, work, "gradient of the loss", self._xs)
         return (total / len(self._xs)).to(self._xs.dtype)
 
     def _products(self, columns: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class SoftmaxProducts:
             out.index_add_(0, column, self._pull(xs, cotangent).double().flatten(1))
 
         with evaluation_mode(self._function.model):
-            run_in_chunks(count * m, self._rows, work)
+            run_in_chunks(count * m, self._rows, work, "products with the Hessian of the loss", self._xs)
         return (out.T / count).to(columns)
 
     def _pull(self, xs: Tensor, u: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from curvelens.chunks import chunks
+from curvelens.chunks import in_chunks
 from curvelens.errors import ArgumentError
 from curvelens.forward import evaluation_mode, penultimate_layer, submodule_output
 from curvelens.linearity import is_piecewise_linear
@@ -325,14 +325,14 @@ def inner_neuron(model: nn.Module, class_index: int, images: Tensor, chunk: int 
     total: Tensor | None = None
     scores = logits(model)
     with torch.no_grad():
-        for start, stop in chunks(len(images), chunk):
-            block = images[start:stop]
-            y = scores(block)
+        for block in images.split(chunk):
+            y = in_chunks(scores, block, "logits")
             _check_range("inner_neuron", class_index, y.shape[1])
             block = block[y.argmax(1) == class_index]
             if len(block):
                 with evaluation_mode(model):
-                    part = submodule_output(model, name, block).flatten(1).sum(0, dtype=torch.float64)
+                    part = in_chunks(lambda rows: submodule_output(model, name, rows), block, "inner neurons")
+                    part = part.flatten(1).sum(0, dtype=torch.float64)
                 total = part if total is None else total + part
     if total is None:
         raise ArgumentError(

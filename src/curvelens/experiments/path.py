@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from curvelens import methods, seeds, targets
+from curvelens.chunks import run_in_chunks
 from curvelens.errors import ConfigError, ModelError
 from curvelens.experiments.path_pair import choose_pair
 from curvelens.experiments.rows import predict, progress
@@ -144,10 +145,14 @@ def _curvatures(model: torch.nn.Module, points: Tensor, u: Tensor) -> dict[str, 
         return push(x, u.expand_as(x))
 
     bend = pushforward(slopes)
-    parts = []
+    parts: list[list[Tensor]] = []
+
+    def work(start: int, stop: int) -> None:
+        x = points[start:stop]
+        parts.append([part.double() for part in (z(x), slopes(x), bend(x, u.expand_as(x)))])
+
     with torch.no_grad():
-        for x in points.split(_TOGETHER):
-            parts.append([part.double() for part in (z(x), slopes(x), bend(x, u.expand_as(x)))])
+        run_in_chunks(len(points), _TOGETHER, work, "second derivatives along the path", points)
     logits, first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     p, k = logits.softmax(1), logits.argmax(1)[:, None]
     mean = (p * first).sum(1, keepdim=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from curvelens.chunks import in_chunks, is_out_of_memory, release_memory
 from curvelens.errors import ConfigError, ModelError
 from curvelens.jobs import progress
 from curvelens.tables import FAILED, OK
@@ -76,8 +77,7 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     from curvelens.targets import evaluation_mode
 
     with evaluation_mode(model), torch.no_grad():
-        parts = [model(part) for part in images.split(chunk)]
-    logits = torch.cat(parts)
+        logits = in_chunks(model, images, "logits", chunk)
     if logits.ndim != 2 or len(logits) != len(images):
         raise ModelError(
             f"the model gives {list(logits.shape)} for {len(images)} images; "
@@ -130,7 +130,7 @@ def per_image(
     rows: list[dict[str, Any]] = []
     for index in progress(range(len(images)), description, "images"):
         head: dict[str, Any] = {"image_id": images.ids[index], "label": int(images.labels[index])}
-        start = time.perf_counter()
+        start, short = time.perf_counter(), False
         try:
             x = images.tensor(index).to(device=device, dtype=dtype)
             found = predict(model, x[None])
@@ -153,6 +153,9 @@ def per_image(
                 "error": one_line(error),
             }
             made = [head | dict(constants or {}) | tail]
+            short = is_out_of_memory(error)
+        if short:
+            release_memory()  # after the handler, which holds what the image needed
         rows.extend(made)
     return rows
 

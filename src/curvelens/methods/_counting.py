@@ -25,6 +25,8 @@ class Counted:
         """Return ``f(x)``, ``[B]``, detached."""
         import torch
 
+        from curvelens.chunks import in_chunks
+
         self.rows += len(x)
         with torch.no_grad():
-            return self.f(x)
+            return in_chunks(self.f, x, "values")

@@ -44,8 +44,19 @@ def integrated_gradients(f: Scalar, x: Tensor, seed: int, parameters: Path) -> E
     """
     from captum.attr import IntegratedGradients
 
-    attribution, error = IntegratedGradients(f).attribute(
-        x[None], baselines=parameters.baseline, n_steps=parameters.steps, return_convergence_delta=True
+    from curvelens.chunks import largest_that_fits
+
+    attribution, error = largest_that_fits(
+        parameters.steps,
+        lambda rows: IntegratedGradients(f).attribute(
+            x[None],
+            baselines=parameters.baseline,
+            n_steps=parameters.steps,
+            internal_batch_size=rows,
+            return_convergence_delta=True,
+        ),
+        "integrated gradients",
+        x[None],
     )
     return Explanation(
         {"attribution": attribution[0].detach(), "completeness_error": error[0].detach()},

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from curvelens.chunks import run_in_chunks
 from curvelens.jobs import Progress
 from curvelens.store import ImageSet
 from curvelens.targets import evaluation_mode
@@ -57,12 +58,14 @@ class HeadClassification:
     def _features(self, images: ImageSet) -> Tensor:
         """Return what the frozen layers give, ``[N, ...]``, in evaluation mode."""
         like = next(self.model.parameters())
-        parts = []
+        parts: list[Tensor] = []
         with evaluation_mode(self.body), torch.no_grad(), Progress(len(images), "features", "images") as done:
-            for start in range(0, len(images), _CHUNK):
-                part = images.tensor(slice(start, start + _CHUNK)).to(like)
-                parts.append(self.body(part))
-                done.update(len(part))
+
+            def work(start: int, stop: int) -> None:
+                parts.append(self.body(images.tensor(slice(start, stop)).to(like)))
+                done.update(stop - start)
+
+            run_in_chunks(len(images), _CHUNK, work, "features", like.new_empty(0, *images.shape))
         return torch.cat(parts) if parts else torch.zeros(0, device=like.device, dtype=like.dtype)
 
     def loss(self, chosen: Tensor) -> tuple[Tensor, dict[str, float]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from curvelens.chunks import run_in_chunks
 from curvelens.errors import ArgumentError
 from curvelens.schedules import Augmentation
 from curvelens.store import ImageSet, RegressionSet
@@ -45,13 +46,20 @@ def evaluate(model: torch.nn.Module, images: ImageSet, chunk: int = 1024) -> Eva
     if not len(images):
         return Evaluation(math.nan, math.nan)
     chunk = max(1, min(chunk, _PIXELS.get(like.device.type, 2**18) // math.prod(images.shape)))
+
+    def work(start: int, stop: int) -> None:
+        nonlocal loss, right
+        part = slice(start, stop)
+        logits = model(images.tensor(part).to(like))
+        labels = torch.from_numpy(images.labels[part]).to(like.device)
+        more, hits = (
+            float(cross_entropy(logits, labels, reduction="sum")),
+            int((logits.argmax(1) == labels).sum()),
+        )
+        loss, right = loss + more, right + hits
+
     with evaluation_mode(model), torch.no_grad():
-        for start in range(0, len(images), chunk):
-            part = slice(start, start + chunk)
-            logits = model(images.tensor(part).to(like))
-            labels = torch.from_numpy(images.labels[part]).to(like.device)
-            loss += float(cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(1) == labels).sum())
+        run_in_chunks(len(images), chunk, work, "evaluation", like.new_empty(0, *images.shape))
     return Evaluation(loss / len(images), right / len(images))
 
 
@@ -70,11 +78,14 @@ def predict(model: torch.nn.Module, inputs: np.ndarray, chunk: int = 1024) -> np
         ArgumentError: The model has more than one output.
     """
     like = next(model.parameters())
-    parts = []
+    parts: list[np.ndarray] = []
+
+    def work(start: int, stop: int) -> None:
+        part = torch.from_numpy(np.ascontiguousarray(inputs[start:stop])).to(like)
+        parts.append(_predictions(model, part).cpu().numpy())
+
     with evaluation_mode(model), torch.no_grad():
-        for start in range(0, len(inputs), chunk):
-            part = torch.from_numpy(np.ascontiguousarray(inputs[start : start + chunk])).to(like)
-            parts.append(_predictions(model, part).cpu().numpy())
+        run_in_chunks(len(inputs), chunk, work, "predictions", like.new_empty(0, *inputs.shape[1:]))
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
