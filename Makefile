@@ -48,6 +48,7 @@ bench: $(VENV)/.dev ## Run every benchmark; tables and plots go to docs/benchmar
 lock: $(VENV)/.uv ## Resolve the dependencies anew (then run `make docs`)
 	$(BIN)/uv pip compile pyproject.toml --all-extras -o locks/dev.txt --upgrade $(LOCK_FLAGS)
 	$(BIN)/uv pip compile pyproject.toml --extra workflow -c locks/dev.txt -o locks/workflow.txt $(LOCK_FLAGS)
+	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra clusters -c locks/dev.txt -o locks/clusters.txt $(LOCK_FLAGS)
 
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

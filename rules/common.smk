@@ -74,12 +74,17 @@ def study_keys(*keys):
     return lambda wildcards: {key: study(wildcards)[key] for key in keys}
 
 
+def own(path):
+    """A file of the user's: it lies where Snakemake runs, not where results are stored, and its job runs here."""
+    return local(str(path))
+
+
 def recorded_curves(wildcards):
     """The file or the files of a folder of recorded exhalations that a study names."""
     path = settings.studies[wildcards.study].data_dir
     if path is None:
         return []
-    return sorted(map(str, Path(path).iterdir())) if Path(path).is_dir() else str(path)
+    return [own(file) for file in sorted(Path(path).iterdir())] if Path(path).is_dir() else own(path)
 
 
 def downloads(dataset):
@@ -183,7 +188,7 @@ def given_weights(wildcards):
     """The file with a network's trained weights, the user's or a download; nothing where they come otherwise."""
     model = settings.models[wildcards.model]
     if model.weights:
-        return str(model.weights)
+        return own(model.weights)
     if model.weights_urls:
         return f"results/weights/{wildcards.model}/{model.weights_urls[0].rpartition('/')[2]}"
     return []

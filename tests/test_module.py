@@ -2,13 +2,12 @@
 
 import shutil
 
+import own_world
 import pytest
 import yaml
-from PIL import Image
-from sklearn.datasets import load_digits
 from workflow_runs import ROOT, output, run
 
-from curvelens import models, store, tables
+from curvelens import store, tables
 from curvelens.summaries.distances import DISTANCES
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -33,33 +32,7 @@ rule audit:
 def consumer(tmp_path_factory):
     """A folder with eight pictures of two digits, a small network's weights, and the consumer's Snakefile."""
     folder = tmp_path_factory.mktemp("consumer")
-    digits = load_digits(n_class=2)
-    for index in range(8):
-        path = folder / f"pictures/{digits.target[index]}/{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((digits.images[index] * 15).astype("uint8")).save(path)
-    network = {"hidden": [16], "activation": "relu"}
-    models.save_weights(models.build("mlp", network, 2, (3, 8, 8), seed=1), folder / "own.safetensors")
-    left_out = dict.fromkeys(["explanations", "spectra", "fidelity", "attacks", "path"])
-    settings = {
-        "datasets": {
-            "own": {
-                "source": "image_folder",
-                "data_dir": str(folder / "pictures"),
-                "parameters": {"size": 8, "classes": "folders"},
-                "split": {"validation": 2},
-            }
-        },
-        "models": {
-            "own": {
-                "dataset": "own",
-                "architecture": "mlp",
-                "parameters": network,
-                "weights": str(folder / "own.safetensors"),
-            }
-        },
-        "experiments": {"own": {"model": "own", **left_out, "distances": {"images": 6}}},
-    }
+    settings = own_world.make(folder / "pictures", folder / "own.safetensors")
     (folder / "settings.yaml").write_text(yaml.safe_dump({"curvelens": settings}))
     (folder / "Snakefile").write_text(CONSUMER.format(snakefile=ROOT / "workflow/Snakefile"))
     return folder
