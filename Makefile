@@ -7,7 +7,7 @@ CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help report verify test soak check lint format docs bench lock clean
+.PHONY: help report clusters verify test soak check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,8 @@ test: $(VENV)/.dev ## Run the tests
 
 soak: $(VENV)/.dev ## Run the long trials, one after the other; their pages go to docs/soak
 	@set -e; for trial in tests/soak/[!_]*.py; do echo "$$trial"; $(BIN)/python "$$trial"; done
+
+clusters: $(VENV)/.clusters ## Install what submits jobs to Slurm, Kubernetes and others
 
 verify: $(VENV)/.workflow ## Check every file of a finished run against its manifest
 	$(BIN)/python -m curvelens.manifest results/manifest.json
@@ -66,6 +68,10 @@ $(VENV)/.uv:
 $(VENV)/.workflow: locks/workflow.txt pyproject.toml | $(VENV)/.uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r locks/workflow.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+$(VENV)/.clusters: locks/clusters.txt $(VENV)/.workflow
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r locks/clusters.txt
 	touch $@
 
 $(VENV)/.dev: locks/dev.txt $(VENV)/.workflow

@@ -19,16 +19,10 @@ from curvelens.manifest import content_sha256
 
 PROFILE = ROOT / "profiles/kubernetes/config.yaml"
 IMAGE = yaml.safe_load(PROFILE.read_text())["container-image"]
+# What the profile shows, commented out, for rules that are to have a GPU.
+SHOWN = re.search(r"# set-resources:\n((?:#   .*\n)+)", PROFILE.read_text())
+GPU_SETTINGS = yaml.safe_load(re.sub(r"^# ", "", SHOWN[1], flags=re.MULTILINE))["train_model"]
 TABLE = "results/distances/own/0.parquet"
-
-
-def gpu_settings() -> dict[str, Any]:
-    """What the profile shows, commented out, for a rule that is to have a GPU."""
-    block = re.search(r"# set-resources:\n((?:#   .*\n)+)", PROFILE.read_text())
-    assert block
-    shown = yaml.safe_load(re.sub(r"^# ", "", block[1], flags=re.MULTILINE))
-    (settings,) = {str(rule): rule for rule in shown.values()}.values()
-    return settings
 
 
 @dataclass
@@ -74,7 +68,7 @@ def ran(tmp_path_factory):
             "--configfile", "own.yaml", "--seconds-between-status-checks", "1",
             "--default-storage-prefix", str(volume),
             "--kubernetes-persistent-volumes", *(f"{name}:{path}" for name, path in claims.items()),
-            "--set-resources", *(f"evaluate_model:{key}={value}" for key, value in gpu_settings().items()),
+            "--set-resources", *(f"evaluate_model:{key}={value}" for key, value in GPU_SETTINGS.items()),
         ]  # fmt: skip
         done = subprocess.run(
             command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
@@ -117,11 +111,14 @@ def test_a_lost_pod_is_started_again(ran):
 @pytest.mark.slow
 def test_what_pods_ask_for(ran):
     (plain,), (with_gpu,) = ran.jobs("prepare_dataset"), ran.jobs("evaluate_model")
+    without = ran.jobs("compute_distances")[0]
     assert plain["image"] == IMAGE
-    assert plain["resources"]["requests"] == {"cpu": "950m", "memory": "4000M", "ephemeral-storage": "4000M"}
-    assert "limits" not in plain["resources"]
-    assert with_gpu["resources"]["requests"]["nvidia.com/gpu"] == "1"
-    assert with_gpu["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    asked = {"memory": "4000M", "ephemeral-storage": "4000M"}
+    assert plain["resources"]["requests"] == {"cpu": "950m", **asked}
+    assert plain["resources"]["limits"] == {"cpu": "1000m", **asked}
+    for kind in ("requests", "limits"):
+        assert with_gpu["resources"][kind]["nvidia.com/gpu"] == "1"
+        assert without["resources"][kind]["nvidia.com/gpu"] == "0"
     assert not ran.cluster.secrets, "the secrets of a run go with it"
 
 
