@@ -290,8 +290,12 @@ class RegressionSet:
         if len(self.ids) != count or len(set(self.ids)) != count:
             raise DataError(f"ids must be {count} different names, one an input; number the inputs")
         for name, array in (("inputs", self.inputs), ("targets", self.targets)):
-            if not np.isfinite(array).all():
-                raise DataError(f"{name} hold values that are not finite; remove those examples")
+            bad = np.argwhere(~np.isfinite(array))
+            if len(bad):
+                raise DataError(
+                    f"{name}: {len(bad):,} of {array.size:,} values are not finite, first of "
+                    f"{self.ids[bad[0][0]]!r}; remove those examples"
+                )
 
     def __len__(self) -> int:
         return len(self.ids)

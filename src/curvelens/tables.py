@@ -7,6 +7,7 @@ column may hold rows of failed images: those need an image id, a status and an e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -212,6 +213,9 @@ def schema(name: str, description: str, columns: Mapping[str, Column], keys: Seq
 def frame(rows: Iterable[Mapping[str, Any]], table: Table) -> pd.DataFrame:
     """Make a checked data frame of rows; values that a failed row lacks become missing values.
 
+    In a table with a status, a row that has NaN or infinity where a finite number belongs becomes a failed
+    row: what one image leads to must not cost the others their table.
+
     Args:
         rows: One mapping a row.
         table: Description of the table.
@@ -221,9 +225,28 @@ def frame(rows: Iterable[Mapping[str, Any]], table: Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [dict(row) for row in rows]
+    rows = [_spoiled(dict(row), table) for row in rows]
     unknown = sorted({name for row in rows for name in row} - set(table.columns))
     return table.validate(pd.DataFrame(rows, columns=[*table.columns, *unknown], dtype=object))
+
+
+def _spoiled(row: dict[str, Any], table: Table) -> dict[str, Any]:
+    """Return the row, as a failed one if a number that has to be finite is not."""
+    if row.get("status") != OK:
+        return row
+    bad = [name for name, column in table.columns.items() if _is_wild(row.get(name), column)]
+    if not bad:
+        return row
+    told = ", ".join(f"{name} is {float(row[name]):g}" for name in bad)
+    kept = {*table.keys, *IMAGE_COLUMNS, *RUN_COLUMNS}.difference(bad)
+    known = {name: value for name, value in row.items() if name in kept}
+    return known | {"status": FAILED, "error": f"not a finite number: {told}"}
+
+
+def _is_wild(value: Any, column: Column) -> bool:
+    if column.dtype is not float or value is None or isinstance(value, str):
+        return False
+    return (math.isinf(value) and column.finite) or (math.isnan(value) and not column.nullable)
 
 
 def write(

@@ -139,7 +139,11 @@ def _eight_bits(picture: Image) -> Image:
 
     values = np.asarray(picture).astype(np.float64)
     largest = 1.0 if picture.mode == "F" else 65535.0
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= largest):
+    if wild := int((~np.isfinite(values)).sum()):
+        raise DataError(
+            f"{wild:,} of {values.size:,} grey values are not finite; store it as an 8-bit picture"
+        )
+    if not (values.min() >= 0 and values.max() <= largest):
         raise DataError(
             f"grey values from {values.min():g} to {values.max():g} are not within 0 and {largest:g}; "
             "store it as an 8-bit picture"

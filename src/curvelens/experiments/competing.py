@@ -13,7 +13,7 @@ import torch
 
 from curvelens import methods, overlap, seeds, targets
 from curvelens.errors import ConfigError
-from curvelens.experiments.rows import Item, per_image, predict
+from curvelens.experiments.rows import Item, classify, per_image, require_finite
 from curvelens.summaries.competing import COMPETING, MISTAKE, RIGHT, SCENE
 from curvelens.tables import frame
 
@@ -105,11 +105,12 @@ def competing(
     Raises:
         ConfigError: A method, class or image does not exist.
     """
-    logits = predict(model, images.tensor().to(device=device, dtype=dtype)).logits.cpu()
-    labelled = images.labels >= 0
+    said, usable = classify(model, images, device, dtype)
+    labelled = (images.labels >= 0) & usable
+    logits = said.logits.cpu()
     wrong = labelled & (logits.argmax(1).numpy() != images.labels)
     asked = {
-        "images": (images, _mistakes(images, logits, settings.mistakes)),
+        "images": (images, _mistakes(images, logits, labelled, settings.mistakes)),
         "scenes": (scenes, _scenes(model, scenes, settings, described, device, dtype)),
     }
     totals = {"test_images": int(labelled.sum()), "test_errors": int(wrong.sum())}
@@ -135,15 +136,22 @@ def competing(
     return frame(rows, COMPETING), *run.arrays(images.shape)
 
 
-def _mistakes(images: ImageSet, logits: torch.Tensor, count: int) -> dict[str, Question]:
-    """Return the surest errors, then the least sure of the others."""
+def _mistakes(images: ImageSet, logits: torch.Tensor, known: np.ndarray, count: int) -> dict[str, Question]:
+    """Return the surest errors, then the least sure of the others.
+
+    Args:
+        images: N images.
+        logits: ``[N, c]``.
+        known: bool ``[N]``: of which images that can be said.
+        count: Images wanted.
+    """
     p = logits.double().softmax(1)
     best, classes = (one.tolist() for one in p.topk(2, 1))
     labels = images.labels
-    known = [index for index in range(len(images)) if labels[index] >= 0]
-    wrong = [index for index in known if classes[index][0] != labels[index]]
+    places = np.flatnonzero(known).tolist()
+    wrong = [index for index in places if classes[index][0] != labels[index]]
     wrong.sort(key=lambda index: (-best[index][0], images.ids[index]))
-    right = [index for index in known if classes[index][0] == labels[index]]
+    right = [index for index in places if classes[index][0] == labels[index]]
     right.sort(key=lambda index: (best[index][0] - best[index][1], images.ids[index]))
     found = {
         images.ids[index]: Question(MISTAKE, MISTAKE, classes[index][0], int(labels[index]))
@@ -172,7 +180,8 @@ def _scenes(
             if near
             else f"competing.scenes: no test image is called {unknown[0]!r}; take ids from the data set"
         )
-    p = predict(model, scenes.tensor().to(device=device, dtype=dtype)).logits.double().softmax(1).cpu()
+    said, usable = classify(model, scenes, device, dtype)
+    p = said.logits.double().softmax(1).cpu()
     if settings.classes is None:
         pairs = torch.sort(p.topk(2, 1)[1])[0]
     else:
@@ -181,7 +190,7 @@ def _scenes(
     between = p.gather(1, pairs)
     margin = ((between[:, 0] - between[:, 1]).abs() / between.sum(1)).tolist()
     if not kinds:
-        order = sorted(range(len(scenes)), key=lambda index: (margin[index], scenes.ids[index]))
+        order = sorted(np.flatnonzero(usable).tolist(), key=lambda index: (margin[index], scenes.ids[index]))
         kinds = {scenes.ids[index]: "hard to tell apart" for index in order[:_CLOSEST]}
     place = {name: index for index, name in enumerate(scenes.ids)}
     return {name: Question(SCENE, kind, *pairs[place[name]].tolist()) for name, kind in kinds.items()}
@@ -229,6 +238,7 @@ class _Run:
         rows, kept = [], []
         for name, parameters in wanted.items():
             found = [work.explain(name) for work in works]
+            require_finite(attribution=torch.stack([one.maps["attribution"] for one in found]))
             maps = np.stack([one.maps["attribution"].cpu().numpy() for one in found])
             kept.append((item.image_id, question.part, name, maps.astype(np.float32)))
             a, b = maps.astype(np.float64).sum(1)

@@ -12,7 +12,7 @@ import torch
 
 from curvelens import methods, seeds
 from curvelens.errors import ConfigError
-from curvelens.experiments.rows import Item, one_line, per_image
+from curvelens.experiments.rows import Item, one_line, per_image, require_finite
 from curvelens.experiments.scalars import PREDICTED
 from curvelens.experiments.trust import columns
 from curvelens.summaries.explanations import EXPLANATIONS
@@ -104,6 +104,7 @@ def _explain(
         start = time.perf_counter()
         try:
             explanation = work.explain(name)
+            require_finite(attribution=explanation.maps["attribution"])
             row: dict[str, Any] = head | {"calls": explanation.made, "calls_alone": explanation.calls}
             row |= {"forward_calls": explanation.forward_calls} | _completeness(explanation)
             if judge is not None and trust is not None and explanation.model is not None:

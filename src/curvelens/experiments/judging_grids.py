@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from curvelens.errors import ConfigError
-from curvelens.experiments.rows import predict
+from curvelens.experiments.rows import classify, predict
 from curvelens.seeds import derive
 from curvelens.store import ImageSet
 
@@ -66,8 +66,8 @@ def grids(
     """
     rows, columns = settings.shape
     images = images.subset(slice(_CANDIDATES))
-    found = predict(model, images.tensor().to(device), chunk=64)
-    right = found.prediction.cpu().numpy() == images.labels
+    found, usable = classify(model, images, device, chunk=64)
+    right = usable & (found.prediction.cpu().numpy() == images.labels)
     sure: list[int] = np.flatnonzero(right & (found.confidence.cpu().numpy() > settings.confidence)).tolist()
     if len(set(images.labels[sure])) < rows * columns:
         raise ConfigError(

@@ -21,7 +21,7 @@ from curvelens import methods, seeds, targets
 from curvelens.chunks import run_in_chunks
 from curvelens.errors import ConfigError, ModelError
 from curvelens.experiments.path_pair import choose_pair
-from curvelens.experiments.rows import predict, progress
+from curvelens.experiments.rows import predict, progress, require_finite
 from curvelens.patterns import activation_pattern, units_switched
 from curvelens.products import pushforward
 from curvelens.regions import regions_along
@@ -123,6 +123,7 @@ def _explain(
     work = methods.SharedWork(f, x, noise, parsed)
     explained = {name: work.explain(name) for name in METHODS}
     maps = {name: explanation.maps["attribution"] for name, explanation in explained.items()}
+    require_finite(**maps)
     row = {
         "slope": _dot(maps["gradient"], u),
         "gradient_norm": float(torch.linalg.vector_norm(maps["gradient"])),

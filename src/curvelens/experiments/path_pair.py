@@ -9,7 +9,7 @@ import numpy as np
 
 from curvelens.errors import ConfigError
 from curvelens.experiments.inner_neurons import class_index
-from curvelens.experiments.rows import predict
+from curvelens.experiments.selection import correctly_classified
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def choose_pair(
         wanted = (start, end)
     if wanted is not None and wanted[0] == wanted[1]:
         raise ConfigError(f"path: start and end are both of class {classes}; name two different classes")
-    right = predict(model, images.tensor().to(device)).prediction.cpu().numpy() == images.labels
+    right = correctly_classified(model, images, device)
     start_class = int(images.labels[_first(right, "any class")]) if wanted is None else wanted[0]
     start = _first(right & (images.labels == start_class), f"class {start_class}")
     end_class = f"a class other than {start_class}" if wanted is None else f"class {wanted[1]}"

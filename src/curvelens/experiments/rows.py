@@ -15,6 +15,7 @@ from curvelens.jobs import progress
 from curvelens.tables import FAILED, OK
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
 
@@ -74,6 +75,15 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     """
     import torch
 
+    logits = _logits(model, images, chunk)
+    require_finite(logits=logits)
+    confidence, prediction = logits.softmax(1).max(1)
+    return Prediction(prediction, confidence, logits)
+
+
+def _logits(model: torch.nn.Module, images: torch.Tensor, chunk: int) -> torch.Tensor:
+    import torch
+
     from curvelens.targets import evaluation_mode
 
     with evaluation_mode(model), torch.no_grad():
@@ -83,10 +93,57 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
             f"the model gives {list(logits.shape)} for {len(images)} images; "
             "it must give one row of logits an image"
         )
-    if not torch.isfinite(logits).all():
-        raise ModelError("the model gives logits that are not finite; check its weights and the pixel range")
+    return logits
+
+
+def require_finite(**tensors: torch.Tensor) -> None:
+    """Refuse NaN and infinity, before they reach a table that other images are in.
+
+    Args:
+        tensors: What a model gives for an image, by name.
+
+    Raises:
+        ModelError: A value is not finite; the line says of what, and how many are not.
+    """
+    for name, tensor in tensors.items():
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            raise ModelError(
+                f"{name}: {bad:,} of {tensor.numel():,} values are not finite; check the network's weights, "
+                "and what it does with this image"
+            )
+
+
+def classify(
+    model: torch.nn.Module,
+    images: ImageSet,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    chunk: int = 512,
+) -> tuple[Prediction, np.ndarray]:
+    """Classify a set of images, of which some may lead to NaN: those are named in the log.
+
+    Args:
+        model: Classifier on ``device`` and in ``dtype``.
+        images: N images.
+        device: Device of the images.
+        dtype: Type of the images; None means float32.
+        chunk: Images a forward pass.
+
+    Returns:
+        What the model says, and bool ``[N]``: whether an image's logits are finite, without which the rest
+        has no meaning.
+    """
+    logits = _logits(model, images.tensor().to(device=device, dtype=dtype), chunk)
+    usable = logits.isfinite().all(1).cpu().numpy()
+    bad = [name for name, fine in zip(images.ids, usable, strict=True) if not fine]
+    if bad:
+        logger.warning(
+            "logits of %d of %d images are not finite; they are not chosen: %s",
+            *(len(bad), len(images), ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")),
+        )
     confidence, prediction = logits.softmax(1).max(1)
-    return Prediction(prediction, confidence, logits)
+    return Prediction(prediction, confidence, logits), usable
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curvelens.errors import ConfigError
-from curvelens.experiments.rows import predict
+from curvelens.experiments.rows import classify
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,12 @@ def take(images: ImageSet, count: int, eligible: np.ndarray | None = None) -> Im
 def correctly_classified(
     model: torch.nn.Module, images: ImageSet, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """Return bool ``[N]``: whether the model predicts each image's label.
+    """Return bool ``[N]``: whether the model predicts each image's label; not where it gives NaN.
 
     Args:
         model: Classifier on ``device``.
         images: N images.
         device: Device of the model.
     """
-    found = predict(model, images.tensor().to(device))
-    return found.prediction.cpu().numpy() == images.labels
+    found, usable = classify(model, images, device)
+    return usable & (found.prediction.cpu().numpy() == images.labels)

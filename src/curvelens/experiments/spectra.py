@@ -21,7 +21,7 @@ from torch import Tensor
 from curvelens import seeds, targets
 from curvelens.derivatives import ZeroHessianWarning, gradient, hessian, value
 from curvelens.errors import ConfigError, ModelError
-from curvelens.experiments.rows import Item, per_image
+from curvelens.experiments.rows import Item, per_image, require_finite
 from curvelens.regions import region_radius, regions_along
 from curvelens.summaries.spectra import (
     ANISOTROPIC,
@@ -154,6 +154,7 @@ def _measure(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any],
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZeroHessianWarning)  # the zero is what is to be shown
         H = hessian(f, x).double()
+    require_finite(gradient=g, Hessian=H)
     values, extreme, vectors = _spectrum(H, min(settings.vectors, d // 2))
     direction = _direction(item, settings.seed)
     end = x + settings.segment * direction

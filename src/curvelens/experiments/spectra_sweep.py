@@ -19,7 +19,7 @@ import torch
 from curvelens import targets
 from curvelens.derivatives import ZeroHessianWarning, gradient, hessian
 from curvelens.errors import ArgumentError, ConfigError
-from curvelens.experiments.rows import Item, per_image
+from curvelens.experiments.rows import Item, per_image, require_finite
 from curvelens.experiments.spectra import Thresholds, read_spectrum
 from curvelens.summaries.spectra import SWEEP
 from curvelens.surrogates import set_sharpness, softplus_surrogate
@@ -147,6 +147,7 @@ def _read(f: Scalar, item: Item, settings: Settings) -> tuple[dict[str, Any], to
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZeroHessianWarning)  # the limit of sharpness, which is to be shown
         H = hessian(f, item.x).double()
+    require_finite(gradient=g, Hessian=H)
     values = torch.linalg.eigvalsh(H).cpu().numpy()
     row: dict[str, Any] = read_spectrum(values, norm, settings.segment, settings.thresholds)
     return row | {"gradient_norm": norm, "calls": item.x.numel() + 1}, g
