@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curvelens.chunks import in_chunks, is_out_of_memory, release_memory
 from curvelens.errors import ConfigError, ModelError
+from curvelens.finite import not_finite
 from curvelens.jobs import progress
 from curvelens.tables import FAILED, OK
 
@@ -105,13 +106,9 @@ def require_finite(**tensors: torch.Tensor) -> None:
     Raises:
         ModelError: A value is not finite; the line says of what, and how many are not.
     """
-    for name, tensor in tensors.items():
-        bad = int((~tensor.isfinite()).sum())
-        if bad:
-            raise ModelError(
-                f"{name}: {bad:,} of {tensor.numel():,} values are not finite; check the network's weights, "
-                "and what it does with this image"
-            )
+    told = not_finite(tensors)
+    if told:
+        raise ModelError(f"{told}; check the network's weights, and what it does with this image")
 
 
 def classify(

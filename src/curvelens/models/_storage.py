@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError, ModelError
+from curvelens.finite import not_finite
 from curvelens.models._preprocessing import listed
 from curvelens.models._state import read_state, without_prefixes
 from curvelens.store import REMEDY, atomic, load_json, save_json
@@ -163,6 +164,7 @@ def restore(
         return model
     _require_file(Path(path), sha256)
     read_model: torch.nn.Module = read(entry.parse(parameters), classes, tuple(image_shape), Path(path))
+    _require_finite(read_model.state_dict(), Path(path))
     return read_model.eval()
 
 
@@ -183,13 +185,19 @@ def load_weights(model: torch.nn.Module, path: str | Path, sha256: str | None = 
         DataError: The file is missing, damaged, another one than the checksum says, or holds more than
             tensors.
         ModelError: The weights do not fit; the line tells missing weights, unknown weights, other shapes and
-            another number of classes apart.
+            another number of classes apart. Or some are NaN or infinite, and the line names them.
     """
     path = Path(path)
     _require_file(path, sha256)
     state = _completed(model, read_state(path))
     _check_fit(model, state, path)
+    _require_finite(state, path)
     model.load_state_dict(state)
+
+
+def _require_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    if told := not_finite(state):
+        raise ModelError(f"{path}: {told}; the training diverged, or the file is damaged: take other weights")
 
 
 def _require_file(path: Path, sha256: str | None) -> None:

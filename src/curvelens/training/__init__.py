@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from curvelens.errors import DataError
+from curvelens.errors import DataError, ModelError
 from curvelens.jobs import Progress
 from curvelens.schedules import Training
 from curvelens.store import ImageSet, RegressionSet, atomic
 from curvelens.tables import Column, frame, schema
 from curvelens.training.descent import Descent, Objective, State, optimizer
+from curvelens.training.examples import labelled
 from curvelens.training.heads import HeadClassification, frozen_layers
 from curvelens.training.objectives import (
     Classification,
@@ -126,14 +127,12 @@ def train(
         A :data:`HISTORY` table.
 
     Raises:
-        DataError: There are no training images.
-        ModelError: The loss is no longer finite.
+        DataError: There are no training or validation images with a label, or a label is no class of the
+            network.
+        ModelError: Loss or weights are no longer finite; a checkpoint keeps the last good state.
     """
-    if not len(training):
-        raise DataError(
-            f"training {name}: the data set has no images to train on; choose another one, or a network "
-            "that is trained already"
-        )
+    training = labelled(model, training, f"training {name}", "to train on")
+    validation = labelled(model, validation, f"training {name}", "to validate on")
     frozen = frozen_layers(model) if parameters.augmentation is None else 0
     objective: Objective = (
         HeadClassification(model, frozen, training, validation)
@@ -176,7 +175,7 @@ def train_regression(
 
     Raises:
         ArgumentError: The model has more than one output.
-        ModelError: The loss is no longer finite.
+        ModelError: Loss or weights are no longer finite; see :func:`train`.
     """
     objective = Regression(model, training, validation)
     arrays = (training.inputs, training.targets)
@@ -202,16 +201,24 @@ def _fit(
     if path is not None:
         state = _resume(path, fingerprint, model, updating)
     run = Descent(model, updating, objective, parameters, identity, state)
-    saved = time.monotonic()
+    kept, saved = state.update > 0, time.monotonic()
     description = f"training {identity[1]}".strip()
     with _settings(model, threads), Progress(run.total, description, "updates") as report:
         report.update(state.update)
         while not run.finished:
-            run.step()
-            report.update()
-            if path is not None and (run.finished or time.monotonic() - saved >= checkpoint_seconds):
+            try:
+                run.step()
+                report.update()
+                due = run.finished or time.monotonic() - saved >= checkpoint_seconds
+                if due:
+                    run.require_finite_weights()
+            except ModelError as error:
+                raise ModelError(
+                    f"{error}; {path} keeps the last good state" if kept else f"{error}"
+                ) from error
+            if path is not None and due:
                 _save_checkpoint(path, fingerprint, model, updating, state)
-                saved = time.monotonic()
+                kept, saved = True, time.monotonic()
     model.zero_grad(set_to_none=True)
     model.eval()
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import torch
 
 from curvelens import seeds
 from curvelens.errors import ModelError
+from curvelens.finite import not_finite
 from curvelens.schedules import Training, learning_rate
 
 
@@ -98,6 +100,8 @@ class Descent:
         chosen = self._batch()
         self.model.train()
         loss, sums = self.objective.loss(chosen)
+        if not math.isfinite(sums["loss"]):
+            raise self._diverged(f"the loss is {sums['loss']:g}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -107,6 +111,24 @@ class Descent:
         state.seconds += time.perf_counter() - start
         if state.batch == self.batches or self.finished:
             self._end_epoch(rate)
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights that are not finite: neither checkpoint nor result may hold them.
+
+        Raises:
+            ModelError: A weight or buffer is NaN or infinite.
+        """
+        if not_finite(self.model.state_dict()):
+            raise self._diverged("weights are not finite")
+
+    def _diverged(self, what: str) -> ModelError:
+        state, rate = self.state, self.optimizer.param_groups[0]["lr"]
+        told = not_finite(self.model.state_dict())
+        return ModelError(
+            f"training {self.identity[1]}: {what} in epoch {state.epoch + 1}, after {state.update} updates, "
+            f"at learning rate {rate:g}{f' ({told})' if told else ''}; lower training.learning_rate, or "
+            "warm up longer (training.warmup_epochs)"
+        )
 
     def _seed_torch(self, seed: int) -> None:
         # torch.manual_seed records a stack trace for each kind of accelerator that is not in use, which costs
@@ -130,11 +152,8 @@ class Descent:
         seen = min(state.batch * self.parameters.batch_size, self.objective.count)
         means = {measure: value / seen for measure, value in state.sums.items()}
         found = self.objective.validate()
-        if not (abs(means["loss"]) < float("inf") and abs(found["loss"]) < float("inf")):
-            raise ModelError(
-                f"training {self.identity[1]}: the loss is not finite after {state.update} updates; "
-                "lower training.learning_rate"
-            )
+        if not math.isfinite(found["loss"]):
+            raise self._diverged(f"the validation loss is {found['loss']:g}")
         row = {"epoch": state.epoch + 1, "updates": state.update, "learning_rate": rate, **means}
         row |= {f"validation_{measure}": value for measure, value in found.items()}
         state.history.append({**row, "seconds": state.seconds + time.perf_counter() - start})
