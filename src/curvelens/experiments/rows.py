@@ -74,8 +74,6 @@ def predict(model: torch.nn.Module, images: torch.Tensor, chunk: int = 512) -> P
     Raises:
         ModelError: The output is not ``[B, c]`` or not finite.
     """
-    import torch
-
     logits = _logits(model, images, chunk)
     require_finite(logits=logits)
     confidence, prediction = logits.softmax(1).max(1)
