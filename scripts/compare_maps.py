@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 jobs.start(snakemake.log[0], snakemake.threads)
 index = tables.read(snakemake.input.index, explanations.EXPLANATIONS)
-maps = map_agreement.load(snakemake.input.maps)
-for name, table in (
-    ("context_aware", map_agreement.numbers(index, maps)),
-    ("map_agreement", map_agreement.agreement(index, maps)),
+for table, name in zip(
+    map_agreement.compare(index, snakemake.input.maps), ("context_aware", "map_agreement"), strict=True
 ):
     tables.write(table, tables.SCHEMAS[name], snakemake.output[name], snakemake.output[f"{name}_csv"])

@@ -72,11 +72,8 @@ def folder(model, images, tmp_path_factory) -> Path:
         store.save_explanations(root / name / "1.npz", {k: a[2:] for k, a in arrays.items()}, images.ids[2:])
         indices.append(index)
     index = tables.write(pd.concat(indices), EXPLANATIONS, root / "explanations.parquet")
-    found = map_agreement.load(sorted(root.glob("*/*.npz")))
-    for name, table in (
-        ("context_aware", map_agreement.numbers(index, found)),
-        ("map_agreement", map_agreement.agreement(index, found)),
-    ):
+    compared = map_agreement.compare(index, sorted(root.glob("*/*.npz")))
+    for table, name in zip(compared, ("context_aware", "map_agreement"), strict=True):
         tables.write(table, tables.SCHEMAS[name], root / f"{name}.parquet")
     store.save_image_set(root / "test.npz", images)
     table = distances.distances(model, images)
@@ -133,11 +130,13 @@ def test_agreement_is_the_cosine_and_scipys_rank_correlation(folder, images):
     assert (plain["cosine"] > 0.5).all()
 
 
-def test_a_zero_map_agrees_with_none():
+def test_a_zero_map_agrees_with_none(tmp_path):
     ids = {"method": ["a", "b"], "image_id": "x", "label": 0, "prediction": 0, "confidence": 0.5}
     index = pd.DataFrame(ids | {"status": "ok"})
-    stored = {"a": {"x": {"attribution": np.zeros((1, 2, 2))}}, "b": {"x": {"attribution": np.eye(2)[None]}}}
-    table = map_agreement.agreement(index, stored)
+    for method, attribution in (("a", np.zeros((1, 1, 2, 2))), ("b", np.eye(2)[None, None])):
+        store.save_explanations(tmp_path / method / "0.npz", {"attribution": attribution}, ["x"])
+    _, table = map_agreement.compare(index, sorted(tmp_path.glob("*/*.npz")))
+    assert len(table) == 1
     assert table[["cosine", "rank_correlation"]].isna().all(axis=None)
 
 

@@ -73,6 +73,37 @@ Maps = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 _NUMBERS = [name for name in CONTEXT_AWARE.columns if name not in (*IMAGE_COLUMNS, *RUN_COLUMNS, "method")]
 
 
+def compare(index: pd.DataFrame, paths: Iterable[str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what context-aware maps were computed with, and how far the maps of methods agree.
+
+    Args:
+        index: The table :data:`~curvelens.summaries.explanations.EXPLANATIONS`.
+        paths: Stored explanations, ``{method}/{shard}.npz``. One shard at a time is held in memory.
+
+    Returns:
+        The tables :data:`CONTEXT_AWARE` and :data:`MAP_AGREEMENT`.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    shards: dict[str, list[Path]] = {}
+    for path in map(Path, paths):
+        shards.setdefault(path.stem, []).append(path)
+    beside: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    rows: list[dict[str, Any]] = []
+    for files in shards.values():
+        maps = load(files)
+        rows += _pairs(index, maps)
+        for method, images in maps.items():
+            beside.setdefault(method, {}).update({name: _numbers(found) for name, found in images.items()})
+    rows.sort(key=lambda row: (row["image_id"], row["first"], row["second"]))
+    return numbers(index, beside), frame(rows, MAP_AGREEMENT)
+
+
+def _numbers(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in arrays.items() if array.ndim == 0}
+
+
 def load(paths: Iterable[str | Path]) -> Maps:
     """Read stored explanations.
 
@@ -112,37 +143,27 @@ def numbers(index: pd.DataFrame, maps: Maps) -> pd.DataFrame:
     return frame(rows, CONTEXT_AWARE)
 
 
-def agreement(index: pd.DataFrame, maps: Maps) -> pd.DataFrame:
-    """Compare the maps of each image, two methods at a time.
-
-    Args:
-        index: The table :data:`~curvelens.summaries.explanations.EXPLANATIONS`.
-        maps: Arrays by method, ``attribution`` ``[C, H, W]`` among them.
-
-    Returns:
-        The table :data:`MAP_AGREEMENT`.
-    """
-    fine = index[index["status"] == OK]
+def _pairs(index: pd.DataFrame, maps: Maps) -> list[dict[str, Any]]:
+    """Return a row of :data:`MAP_AGREEMENT` for every two methods of an image, failed maps left out."""
+    here = {image_id for images in maps.values() for image_id in images}
+    fine = index[(index["status"] == OK) & index["image_id"].isin(here)]
     rows = []
     for image_id, group in fine.groupby("image_id"):
         head = group.iloc[0][list(IMAGE_COLUMNS)].to_dict()
         seen = {
             name: _prepared(maps[name][image_id]["attribution"])
             for name in sorted(group["method"])
-            if name in maps
+            if image_id in maps.get(name, ())
         }
         for first, second in combinations(seen, 2):
             a, b = seen[first], seen[second]
+            cosine, rank_correlation = _product(a[0], b[0]), _product(a[1], b[1])
             rows.append(
-                {
-                    **head,
-                    "first": first,
-                    "second": second,
-                    "cosine": _product(a[0], b[0]),
-                    "rank_correlation": _product(a[1], b[1]),
-                }
+                head
+                | {"first": first, "second": second}
+                | {"cosine": cosine, "rank_correlation": rank_correlation}
             )
-    return frame(rows, MAP_AGREEMENT)
+    return rows
 
 
 def _prepared(attribution: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
