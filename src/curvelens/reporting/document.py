@@ -397,7 +397,8 @@ class Report:
         for name, model in self._models.items():
             parameters = model.get("parameters", {})
             hidden = parameters.get("hidden")
-            shape = "-".join(map(str, hidden)) if hidden else str(model.get("architecture", ""))
+            layers = isinstance(hidden, list) and hidden
+            shape = "-".join(map(str, layers)) if layers else str(model.get("architecture", ""))
             accuracies = [model.get(f"{split}_accuracy") for split in ("train", "validation", "test")]
             rows.append(
                 [name, shape, parameters.get("activation", ""), f"{model.get('weights', 0):,}"]
