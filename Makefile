@@ -7,7 +7,7 @@ CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help report clusters verify test soak check lint format docs bench lock clean
+.PHONY: help report unlock clusters verify test soak check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ help: ## Show this list
 report: $(VENV)/.workflow ## Run the whole workflow and render results/report/index.html
 	$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report/index.html"
+
+unlock: $(VENV)/.workflow ## Remove the lock that a killed run left; then start it again
+	$(BIN)/snakemake --unlock
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadfile

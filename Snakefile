@@ -34,6 +34,10 @@ include: "rules/manifest.smk"
 include: "rules/targets.smk"
 
 
+onstart:
+    ready("results")
+
+
 localrules:
     all,
 

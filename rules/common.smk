@@ -13,9 +13,10 @@ if source.is_dir():
 from curvelens import datasets, devices, methods, models, summaries
 from curvelens import figures as figure_library
 from curvelens.config import load
-from curvelens.errors import ConfigError
+from curvelens.errors import ConfigError, StorageError
 from curvelens.provenance import code_version
 from curvelens.sections.plain import check_files
+from curvelens.writing import tidy
 
 try:
     check_files(workflow.configfiles)
@@ -28,6 +29,19 @@ except ConfigError as error:
 # What a job that runs a network asks for: no GPU where it will run on the processor, or the profile's limit on GPUs
 # would let only one such job run at a time.
 gpu = devices.gpus(settings.device)
+
+
+def ready(folder):
+    """Put right what a killed run or a wrong clock left in a folder; end the run where it cannot be written."""
+    try:
+        tidied = tidy(folder)
+    except StorageError as error:
+        sys.exit(f"curvelens: {error}")
+    if tidied.removed:
+        logger.info(f"{tidied.removed} temporary files of killed jobs removed.")
+    if tidied.dated:
+        logger.info(f"{tidied.dated} files from the future are dated now; the clock must have been wrong.")
+
 
 # The tables of each stage, first the one with rows for every image, and so with a status.
 STAGES = {

@@ -12,7 +12,7 @@ from curvelens.errors import ArgumentError
 # From the bottom to the top: a module may import its own layer and those before it. A package stands for its
 # modules.
 LAYERS = [
-    {"errors", "finite", "seeds", "registry", "chunks", "devices", "provenance", "owncode"},
+    {"errors", "finite", "writing", "seeds", "registry", "chunks", "devices", "provenance", "owncode"},
     {"linearity", "targets", "forward"},
     {"chain", "stages", "products", "derivatives", "surrogates", "tracing", "rays", "patterns"},
     {"trust_region", "quadratic", "smoothing", "softmax_curvature", "regions", "known"}

@@ -147,21 +147,6 @@ def test_missing_files_and_arrays_are_named(tmp_path):
         store.load_image_set(tmp_path / "a.npz")
 
 
-def test_a_failed_write_leaves_the_earlier_file(tmp_path):
-    path = tmp_path / "file.json"
-    store.save_json(path, {"a": 1})
-
-    def interrupted():
-        with store.atomic(path) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert store.load_json(path) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_json_round_trip_and_refusals(tmp_path):
     value = {"ε": [0.25, 1e-3], "n": None, "deep": {"a": True}}
     store.save_json(tmp_path / "a.json", value)

@@ -69,3 +69,7 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
 
 class MemoryShortageError(CurvelensError, MemoryError):
     """Not even the smallest piece of the work fits in memory."""
+
+
+class StorageError(CurvelensError):
+    """A file cannot be written: the disk is full, or the folder is not ours to write."""

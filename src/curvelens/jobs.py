@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from curvelens.chunks import is_out_of_memory
 from curvelens.errors import ConfigError, CurvelensError
+from curvelens.writing import refused
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 10.0
@@ -46,6 +47,7 @@ def start(log_path: str | Path | None = None, threads: int | None = None) -> log
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(_for_terminal)
     root.addHandler(terminal)
+    _install_hook(None)  # the log file itself may be what cannot be written
     if log_path is not None:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
@@ -55,6 +57,8 @@ def start(log_path: str | Path | None = None, threads: int | None = None) -> log
     logger = logging.getLogger("curvelens")
     logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    # A log that fits on the disk no longer is given up silently: the artifact's error says why, once.
+    logging.raiseExceptions = False
     _install_hook(Path(log_path) if log_path is not None else None)
     return logger
 
@@ -139,8 +143,9 @@ def _install_hook(log_path: Path | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
-        text = " ".join(str(error).split())
-        if issubclass(kind, CurvelensError):
+        told = str(error) if issubclass(kind, CurvelensError) else refused(error)
+        text = " ".join((told or str(error)).split())
+        if told is not None:
             line = f"curvelens: error: {text}"
         else:
             where = f"; the traceback is in {log_path}" if log_path is not None else ""
@@ -155,7 +160,7 @@ def _install_hook(log_path: Path | None) -> None:
             logging.getLogger("curvelens").critical(
                 line, exc_info=(kind, error, trace), extra={"log_only": True}
             )
-        elif not issubclass(kind, CurvelensError):
+        elif told is None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = hook

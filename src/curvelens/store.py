@@ -6,45 +6,21 @@ can run code. numpy is imported on first use.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import ArgumentError, DataError
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 REMEDY = "delete it and run again"
-
-
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename it to ``path`` on success, remove it on failure.
-
-    Args:
-        path: Final name; missing parent folders are made.
-
-    Yields:
-        The temporary name, to be written by the caller. It keeps the suffix of ``path``.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
-from curvelens.store import REMEDY, atomic
+from curvelens.store import REMEDY
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
-from curvelens.store import atomic
+from curvelens.writing import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs/soak"

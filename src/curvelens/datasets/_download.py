@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from curvelens.datasets import LARGEST
 from curvelens.errors import DataError
 from curvelens.jobs import Progress
-from curvelens.store import atomic
 from curvelens.store import sha256 as file_sha256
+from curvelens.writing import atomic
 
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 18

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from curvelens.errors import DataError
 from curvelens.figures.style import NARROW, RC, WIDE, Layout, save
 from curvelens.registry import Registry
-from curvelens.store import atomic, save_json
+from curvelens.store import save_json
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

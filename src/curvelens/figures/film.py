@@ -13,7 +13,7 @@ import numpy as np
 
 from curvelens.errors import ArgumentError
 from curvelens.figures import style
-from curvelens.store import atomic
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

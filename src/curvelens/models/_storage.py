@@ -10,8 +10,9 @@ from curvelens.errors import DataError, ModelError
 from curvelens.finite import not_finite
 from curvelens.models._preprocessing import listed
 from curvelens.models._state import read_state, without_prefixes
-from curvelens.store import REMEDY, atomic, load_json, save_json
+from curvelens.store import REMEDY, load_json, save_json
 from curvelens.store import sha256 as file_sha256
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     import torch

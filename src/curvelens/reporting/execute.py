@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
-from curvelens.store import atomic
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -15,8 +15,9 @@ import numpy as np
 from curvelens.figures import maps as postprocessing
 from curvelens.figures.explanations import misclassified
 from curvelens.figures.inputs import read_table
-from curvelens.store import atomic, load_json, load_npz, save_json
+from curvelens.store import load_json, load_npz, save_json
 from curvelens.tables import IMAGE_COLUMNS, RUN_COLUMNS, SCHEMAS
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame

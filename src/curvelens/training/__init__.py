@@ -21,7 +21,7 @@ import torch
 from curvelens.errors import DataError, ModelError
 from curvelens.jobs import Progress
 from curvelens.schedules import Training
-from curvelens.store import ImageSet, RegressionSet, atomic
+from curvelens.store import ImageSet, RegressionSet
 from curvelens.tables import Column, frame, schema
 from curvelens.training.descent import Descent, Objective, State, optimizer
 from curvelens.training.examples import labelled
@@ -34,6 +34,7 @@ from curvelens.training.objectives import (
     mean_squared_error,
     predict,
 )
+from curvelens.writing import atomic
 
 if TYPE_CHECKING:
     import numpy as np
