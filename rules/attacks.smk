@@ -16,8 +16,8 @@ rule measure_attacks:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         # The grids are searched on validation images alone, the bound is drawn on test images alone.
@@ -43,11 +43,12 @@ rule choose_attacks:
         "results/logs/choose_attacks/{experiment}.log",
     benchmark:
         "results/benchmarks/choose_attacks/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.attacks"),
+        code=lambda wildcards: library("summaries.attacks"),
     message:
         "Choose the parameters of attacks on validation images of {wildcards.experiment}"
     script:
@@ -69,12 +70,13 @@ rule gather_attacks:
         "results/logs/gather_attacks/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_attacks/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
         source=dataset_source,
-        code=library("summaries.attacks", "summaries.paired_attacks"),
+        code=lambda wildcards: library("summaries.attacks", "summaries.paired_attacks"),
     message:
         "Gather the attacks table of {wildcards.experiment}"
     script:

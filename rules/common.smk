@@ -193,8 +193,17 @@ def shard_count(stage):
     return lambda wildcards: getattr(settings.experiments[wildcards.experiment], stage).shards
 
 
+def growing(first):
+    """A resource of which each further attempt gets more: what killed a job is often too little of it."""
+    return lambda wildcards, attempt: first * attempt
+
+
 def library(*modules):
-    """Version of the library code that a job runs: an edit reruns what depends on it and nothing else."""
+    """Version of the library code that a job runs: an edit reruns what depends on it and nothing else.
+
+    Rules call it in a function of wildcards: sources are then read for the jobs at hand alone, not for every rule
+    each time that Snakemake starts, as it does twice for each job of a cluster.
+    """
     return code_version(*(f"curvelens.{module}" for module in modules))
 
 

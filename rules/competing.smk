@@ -17,8 +17,8 @@ rule explain_competing:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=growing(6000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=section("competing"),

@@ -14,14 +14,14 @@ rule measure_complexity:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=library("experiments.complexity"),
+        code=lambda wildcards: library("experiments.complexity"),
     message:
         "Measure how many gradient calls a smoothed Hessian needs, {wildcards.study}"
     script:

@@ -6,6 +6,7 @@ rule download_file:
     benchmark:
         "results/benchmarks/download_file/{source}/{file}.tsv"
     retries: 2
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
@@ -36,8 +37,8 @@ rule prepare_dataset:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
         seed=settings.seed,

@@ -12,8 +12,8 @@ rule compute_distances:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=section("distances"),
@@ -39,11 +39,12 @@ rule gather_distances:
         "results/logs/gather_distances/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_distances/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.distances"),
+        code=lambda wildcards: library("summaries.distances"),
     message:
         "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     script:
@@ -65,8 +66,8 @@ rule compare_curvatures:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=growing(6000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         images=lambda wildcards: settings.experiments[wildcards.experiment].distances.compared_images,
@@ -95,8 +96,8 @@ rule explain_examples:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=section("distances"),

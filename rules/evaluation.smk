@@ -14,8 +14,8 @@ rule predict_images:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         images=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.images,
@@ -42,13 +42,14 @@ rule summarise_predictions:
         "results/logs/summarise_predictions/{experiment}.log",
     benchmark:
         "results/benchmarks/summarise_predictions/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
         bins=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.bins,
         seed=settings.seed,
-        code=library("summaries.evaluation"),
+        code=lambda wildcards: library("summaries.evaluation"),
     message:
         "Measure accuracy and calibration of the network of {wildcards.experiment}"
     script:

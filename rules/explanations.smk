@@ -28,15 +28,16 @@ for experiment in experiments_with("explanations"):
             "../envs/curvelens.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=growing(4000),
+            runtime=growing(60),
             gpu=gpu,
         params:
             settings=explanation_settings(experiment),
             shards=explanations.shards,
             seed=settings.seed,
             device=settings.device,
-            code=library(
+            # Named, because the loop goes on before this is called.
+            code=lambda wildcards, experiment=experiment, model=model: library(
                 "experiments.explanations",
                 "models",
                 *(registered(methods.REGISTRY, method) for method in explained_methods(experiment)),
@@ -64,11 +65,12 @@ rule gather_explanations:
         "results/logs/gather_explanations/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_explanations/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.explanations"),
+        code=lambda wildcards: library("summaries.explanations"),
     message:
         "Gather the index of explanations of {wildcards.experiment}"
     script:
@@ -92,10 +94,10 @@ rule compare_maps:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
-        code=library("summaries.map_agreement"),
+        code=lambda wildcards: library("summaries.map_agreement"),
     message:
         "Compare the maps of all methods of {wildcards.experiment}"
     script:

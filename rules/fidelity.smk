@@ -13,8 +13,8 @@ rule choose_neuron:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         neuron_class=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.neuron_class,
@@ -39,10 +39,10 @@ rule compute_covariance:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
-        code=library("experiments.covariances"),
+        code=lambda wildcards: library("experiments.covariances"),
     message:
         "Compute the {wildcards.covariance} covariance of the training images of {wildcards.dataset}"
     script:
@@ -69,8 +69,8 @@ rule measure_fidelity:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         # Without what the other split alone needs: more test images leave the validation images' results alone.
@@ -97,11 +97,12 @@ rule choose_fidelity:
         "results/logs/choose_fidelity/{experiment}.log",
     benchmark:
         "results/benchmarks/choose_fidelity/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.fidelity"),
+        code=lambda wildcards: library("summaries.fidelity"),
     message:
         "Choose the parameters of P_MSE on validation images of {wildcards.experiment}"
     script:
@@ -121,13 +122,14 @@ rule gather_fidelity:
         "results/logs/gather_fidelity/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_fidelity/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
         source=dataset_source,
         architecture=architecture,
-        code=library("summaries.fidelity"),
+        code=lambda wildcards: library("summaries.fidelity"),
     message:
         "Gather the P_MSE table of {wildcards.experiment}"
     script:

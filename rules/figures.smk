@@ -11,6 +11,7 @@ rule draw_chart:
         "results/benchmarks/draw_chart/{subject}/{figure}.tsv"
     wildcard_constraints:
         figure=figures_with_suffix(".svg"),
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1

@@ -13,8 +13,8 @@ rule train_interactions:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=study_keys("target", "spacing", "hidden", "training"),
@@ -22,7 +22,7 @@ rule train_interactions:
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
-        code=library("synthetic", "training", "models", "models.regression_mlp"),
+        code=lambda wildcards: library("synthetic", "training", "models", "models.regression_mlp"),
     message:
         "Train the network of {wildcards.study} on a target whose interactions are known"
     script:
@@ -52,8 +52,8 @@ rule measure_interactions:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=study_keys("sigma_squared", "betas", "levels", "calls", "repeats", "estimator"),
@@ -62,7 +62,7 @@ rule measure_interactions:
         surface=study_keys("surface_sigma_squared", "surface_points"),
         seed=settings.seed,
         device=settings.device,
-        code=library("experiments.interactions", "models", "models.regression_mlp"),
+        code=lambda wildcards: library("experiments.interactions", "models", "models.regression_mlp"),
     message:
         "Measure the interactions of {wildcards.study} at every level of smoothing"
     script:

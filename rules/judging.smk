@@ -17,8 +17,8 @@ rule judge:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=growing(6000),
+        runtime=growing(240),
         gpu=gpu,
     params:
         settings=section("judging"),
@@ -54,12 +54,13 @@ rule gather_judgement:
         "results/logs/gather_judgement/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_judgement/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
         seed=settings.seed,
-        code=library("summaries.judging"),
+        code=lambda wildcards: library("summaries.judging"),
     message:
         "Gather how the explanations of {wildcards.experiment} do"
     script:

@@ -14,11 +14,11 @@ rule write_manifest:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         benchmarks=subpath(output[0], strip_suffix="manifest.json", with_suffix="benchmarks"),
-        code=library("manifest"),
+        code=lambda wildcards: library("manifest"),
     message:
         "Write down what this run made, with checksums"
     script:

@@ -18,8 +18,8 @@ rule train_model:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
@@ -49,6 +49,7 @@ rule download_weights:
     wildcard_constraints:
         file="[^/]+",
     retries: 2
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
@@ -104,8 +105,8 @@ rule evaluate_model:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),

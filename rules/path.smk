@@ -15,8 +15,8 @@ rule follow_path:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=section("path"),
@@ -42,11 +42,12 @@ rule render_film:
         "results/logs/render_film/{experiment}.log",
     benchmark:
         "results/benchmarks/render_film/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("figures.film", "figures.film_texts"),
+        code=lambda wildcards: library("figures.film", "figures.film_texts"),
     message:
         "Render the film of {wildcards.experiment}"
     script:

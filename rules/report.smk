@@ -18,12 +18,14 @@ rule render_gallery:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=20,
+        mem_mb=growing(3000),
+        runtime=growing(20),
     params:
         title=settings.report.title,
         limit=settings.report.gallery,
-        code=library("reporting.gallery", *(f"summaries.{name}" for name in summaries.modules())),
+        code=lambda wildcards: library(
+            "reporting.gallery", *(f"summaries.{name}" for name in summaries.modules())
+        ),
     message:
         "Render the gallery"
     script:
@@ -51,18 +53,19 @@ rule render_report:
         "results/logs/render_report.log",
     benchmark:
         "results/benchmarks/render_report.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         config=settings.model_dump(mode="json"),
         # Not written out: a workflow that imports this one as a module may put a folder before them.
         benchmarks=subpath(output.page, strip_suffix="report/index.html", with_suffix="benchmarks"),
         workdir=subpath(output.page, strip_suffix="index.html", with_suffix="notebook"),
-        code=library("reporting"),
+        code=lambda wildcards: library("reporting"),
     message:
         "Render the report"
     script:
@@ -80,11 +83,12 @@ rule count_failures:
         "results/logs/count_failures.log",
     benchmark:
         "results/benchmarks/count_failures.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.failures"),
+        code=lambda wildcards: library("summaries.failures"),
     message:
         "Count failed images"
     script:
@@ -102,12 +106,13 @@ rule check_failures:
         "results/logs/check_failures.log",
     benchmark:
         "results/benchmarks/check_failures.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
         threshold=settings.failure_threshold,
-        code=library("summaries.failures"),
+        code=lambda wildcards: library("summaries.failures"),
     message:
         "Check that few enough images failed"
     script:

@@ -13,8 +13,8 @@ rule compute_sparsity:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=growing(6000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=section("sparsity"),
@@ -40,11 +40,12 @@ rule gather_sparsity:
         "results/logs/gather_sparsity/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_sparsity/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.sparsity"),
+        code=lambda wildcards: library("summaries.sparsity"),
     message:
         "Gather sparsity along lambda_1 of {wildcards.experiment}"
     script:

@@ -19,8 +19,8 @@ rule compute_spectra:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=section("spectra", "compared_images", "betas", "classes"),
@@ -54,8 +54,8 @@ rule sweep_spectra:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=section("spectra", "images"),
@@ -92,11 +92,12 @@ rule gather_spectra:
         "results/logs/gather_spectra/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_spectra/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.spectra"),
+        code=lambda wildcards: library("summaries.spectra"),
     message:
         "Gather the Hessian spectra of {wildcards.experiment}"
     script:

@@ -17,7 +17,7 @@ rule make_curves:
     params:
         settings=study,
         seed=settings.seed,
-        code=library("experiments.exhalations"),
+        code=lambda wildcards: library("experiments.exhalations"),
     message:
         "Simulate exhalation curves, {wildcards.study}"
     script:
@@ -42,8 +42,8 @@ rule train_on_curves:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        mem_mb=growing(4000),
+        runtime=growing(600),
         gpu=gpu,
     params:
         settings=study,
@@ -51,7 +51,7 @@ rule train_on_curves:
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
-        code=library("experiments.exhalations", "models.residual_cnn_1d"),
+        code=lambda wildcards: library("experiments.exhalations", "models.residual_cnn_1d"),
     message:
         "Train the network with {wildcards.kernels} kernels, {wildcards.study}"
     script:
@@ -80,14 +80,14 @@ rule explain_curves:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=library("experiments.spirometry", "models.residual_cnn_1d"),
+        code=lambda wildcards: library("experiments.spirometry", "models.residual_cnn_1d"),
     message:
         "Explain FEV1 by the network with {wildcards.kernels} kernels, {wildcards.study}"
     script:
@@ -122,11 +122,12 @@ rule gather_curves:
         "results/benchmarks/gather_curves/{study}.tsv"
     wildcard_constraints:
         study=studies_of("spirometry"),
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.spirometry"),
+        code=lambda wildcards: library("summaries.spirometry"),
     message:
         "Gather the tables of {wildcards.study}"
     script:

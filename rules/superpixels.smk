@@ -13,8 +13,8 @@ rule compute_superpixels:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=growing(6000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=section("superpixels"),
@@ -38,11 +38,12 @@ rule gather_superpixels:
         "results/logs/gather_superpixels/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_superpixels/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.superpixels"),
+        code=lambda wildcards: library("summaries.superpixels"),
     message:
         "Gather the super-pixel interactions of {wildcards.experiment}"
     script:

@@ -20,14 +20,14 @@ rule measure_theorems:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=library(
+        code=lambda wildcards: library(
             "experiments.theorems",
             "experiments.rank_one",
             "experiments.relaxation",

@@ -14,8 +14,8 @@ rule measure_trust:
         "../envs/curvelens.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         settings=section("trust"),
@@ -41,11 +41,12 @@ rule gather_trust:
         "results/logs/gather_trust/{experiment}.log",
     benchmark:
         "results/benchmarks/gather_trust/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=library("summaries.trust"),
+        code=lambda wildcards: library("summaries.trust"),
     message:
         "Gather the trust radii of {wildcards.experiment}"
     script:

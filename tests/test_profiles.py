@@ -79,7 +79,7 @@ def test_any_scheduler_computes_what_one_machine_computes(queue, tmp_path):
     assert len(submitted) == 5, "four jobs, one of them twice"
     lost, again = (line for line in submitted if "-N compute_distances" in line)
     assert "select=1:ncpus=1:mem=4000mb" in lost
-    assert "walltime=60:00" in again
+    assert "walltime=120:00" in again
     done = snakemake(other, TABLE, config=config)
     assert done.returncode == 0, output(done)
     assert content_sha256(one / TABLE) == content_sha256(other / TABLE)
