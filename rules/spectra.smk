@@ -24,7 +24,7 @@ rule compute_spectra:
         gpu=gpu,
     params:
         settings=section("spectra", "compared_images", "betas", "classes"),
-        activation=lambda wildcards: settings.models[wildcards.model].parameters.get("activation", "relu"),
+        activation=lambda wildcards: settings.models[wildcards.model].parameters.get("activation"),
         shards=shard_count("spectra"),
         seed=settings.seed,
         device=settings.device,

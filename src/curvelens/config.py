@@ -207,6 +207,11 @@ def _check_registered(config: Config) -> None:
     for name, model in config.models.items():
         key = f"config: models.{name}"
         entry = models.REGISTRY.get(model.architecture, where=f"{key}.architecture")
+        needed = entry.traits.get("needs_weights")
+        if needed and not (model.weights or model.weights_urls):
+            raise ConfigError(
+                f"{key}.weights is missing: architecture {model.architecture} needs {needed}; name it"
+            )
         model.parameters = entry.parse(model.parameters, f"{key}.parameters").model_dump(mode="json")
     for name, experiment in config.experiments.items():
         for stage in ("explanations", "competing"):

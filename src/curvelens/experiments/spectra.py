@@ -81,7 +81,7 @@ def spectra(
     images: ImageSet,
     indices: Sequence[int] | None,
     model_name: str,
-    activation: str,
+    activation: str | None,
     *,
     settings: Settings = Settings(),
     device: torch.device | str = "cpu",
@@ -94,7 +94,8 @@ def spectra(
         images: N images.
         indices: Positions of the n images to use; None for all.
         model_name: Name for the tables.
-        activation: ``relu`` for a piecewise-linear network, else the name of its smooth nonlinearity.
+        activation: ``relu`` for a piecewise-linear network, else the name of its smooth nonlinearity; None
+            takes ``relu`` where the network is known to be piecewise linear, ``curved`` where it is not.
         settings: Lengths and thresholds.
         device: Where to compute.
         dtype: Precision of network and Hessian; the numerical checks need float64.
@@ -111,7 +112,9 @@ def spectra(
     """
     _require_sense(settings)
     network = copy.deepcopy(model).to(device=device, dtype=dtype)
-    if (linear := targets.logits(network).piecewise_linear) != (activation == "relu"):
+    linear = targets.logits(network).piecewise_linear
+    activation = activation or ("relu" if linear else "curved")
+    if linear != (activation == "relu"):
         kind = "piecewise linear" if linear else "not piecewise linear"
         raise ModelError(
             f"spectra: model {model_name!r} is {kind}, which contradicts activation {activation!r}; "

@@ -57,7 +57,10 @@ SPECTRA = schema(
     {
         **IMAGE_COLUMNS,
         "model": Column(str, "Name of the network."),
-        "activation": Column(str, "Its nonlinearity: `relu`, `softplus`."),
+        "activation": Column(
+            str,
+            "Its nonlinearity: `relu`, `softplus`; `curved` where it is not known to be piecewise linear.",
+        ),
         "scalar": Column(str, "The number whose Hessian is taken."),
         **_READING,
         "gradient_norm": Column(float, "L2 norm of the gradient.", unit="logit/L2", ge=0),
