@@ -241,8 +241,8 @@ def page(runs: list[Run]) -> list[str]:
     rows = [_row(run, cost) for run, cost in zip(runs, [math.nan, *costs(runs)], strict=True)]
     judged = [(what, asked, found, "met" if met else "NOT met") for what, asked, found, met in verdicts(runs)]
     return [
-        f"Methods: {', '.join(METHODS)}. Shards of {SHARD} images. The graph's times are processor seconds of "
-        "a dry run, imports included. The share of time in which no job ran is Snakemake's overhead.",
+        f"Methods: {', '.join(METHODS)}. Shards of {SHARD} images. The graph's times are processor seconds "
+        "of a dry run, imports included. The share of time in which no job ran is Snakemake's overhead.",
         _page.table(head, rows),
         _page.table(["", "asked for", "found", ""], judged),
     ]
