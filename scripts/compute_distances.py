@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import devices, jobs, models, store, tables
+from curvelens import devices, jobs, models, tables
 from curvelens.experiments import distances, selection
 from curvelens.summaries.distances import DISTANCES
 
@@ -16,11 +16,12 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-images = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
-shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+images = selection.shard(
+    snakemake.input.images, settings["images"], int(snakemake.wildcards.shard), snakemake.params.shards
+)
 table = distances.distances(
     model,
-    shard,
+    images,
     c1=settings["c1"],
     form=settings["curvature"],
     seed=snakemake.params.seed,

@@ -17,8 +17,9 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings = Superpixels.model_validate(snakemake.params.settings)
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-images = selection.take(store.load_image_set(snakemake.input.images), settings.images)
-shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
-table, arrays = superpixels.superpixels(model, shard, settings, seed=snakemake.params.seed, device=device)
+images = selection.shard(
+    snakemake.input.images, settings.images, int(snakemake.wildcards.shard), snakemake.params.shards
+)
+table, arrays = superpixels.superpixels(model, images, settings, seed=snakemake.params.seed, device=device)
 tables.write(table, SUPERPIXELS, snakemake.output.table)
-store.save_explanations(snakemake.output.arrays, arrays, shard.ids)
+store.save_explanations(snakemake.output.arrays, arrays, images.ids)

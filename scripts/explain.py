@@ -16,8 +16,9 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings = snakemake.params.settings
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-chosen = selection.take(store.load_image_set(snakemake.input.images), settings["images"])
-images = chosen.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
+images = selection.shard(
+    snakemake.input.images, settings["images"], int(snakemake.wildcards.shard), snakemake.params.shards
+)
 explained = explanations.explain_images(
     model,
     images,

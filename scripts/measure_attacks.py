@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens import devices, jobs, models, store, tables
+from curvelens import devices, jobs, models, tables
 from curvelens.experiments import attacks, selection
 from curvelens.summaries.attacks import ATTACK_CHOICES, ATTACKS
 
@@ -16,11 +16,16 @@ jobs.start(snakemake.log[0], snakemake.threads)
 settings, split = snakemake.params.settings, snakemake.wildcards.split
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-images = selection.take(store.load_image_set(snakemake.input.images), snakemake.params.images)
+images = selection.shard(
+    snakemake.input.images,
+    snakemake.params.images,
+    int(snakemake.wildcards.shard),
+    snakemake.params.shards,
+)
 choices = tables.read(snakemake.input.choices, ATTACK_CHOICES) if split == "test" else None
 table = attacks.attack_images(
     model,
-    images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
+    images,
     split=split,
     choices=choices,
     **settings,

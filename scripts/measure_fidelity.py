@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 jobs.start(snakemake.log[0], snakemake.threads)
 settings, given = dict(snakemake.params.settings), snakemake.input
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
-images = selection.take(store.load_image_set(given.images), settings.pop("images"))
+images = selection.shard(
+    given.images, settings.pop("images"), int(snakemake.wildcards.shard), snakemake.params.shards
+)
 neuron = store.load_json(given.neuron) if given.neuron else None
 shapes = {
     Path(file).stem: torch.from_numpy(store.load_npz(file, ["shape"])["shape"]) for file in given.shapes
 }
 table = fidelity.measure(
     models.load(Path(given.network[0]).parent, device),
-    images.shard(int(snakemake.wildcards.shard), snakemake.params.shards),
+    images,
     split=snakemake.wildcards.split,
     neuron=(neuron["module"], neuron["index"]) if neuron else None,
     shapes=shapes,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from curvelens import devices, jobs, models, store, tables
+from curvelens import devices, jobs, models, tables
 from curvelens.experiments import selection, trust
 from curvelens.summaries.trust import TRUST
 
@@ -21,8 +21,9 @@ device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
 parts = []
 for split, count in counts.items():
-    images = selection.take(store.load_image_set(snakemake.input[split]), count)
-    shard = images.shard(int(snakemake.wildcards.shard), snakemake.params.shards)
-    part = trust.measure(model, shard, split=split, seed=snakemake.params.seed, device=device, **settings)
+    images = selection.shard(
+        snakemake.input[split], count, int(snakemake.wildcards.shard), snakemake.params.shards
+    )
+    part = trust.measure(model, images, split=split, seed=snakemake.params.seed, device=device, **settings)
     parts.append(part)
 tables.write(pd.concat(parts), TRUST, snakemake.output[0])

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from curvelens.errors import ArgumentError, DataError
 from curvelens.writing import atomic
 
 if TYPE_CHECKING:
+    import zipfile
+
     import numpy as np
     import torch
 
@@ -90,12 +93,13 @@ def save_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def load_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def load_npz(path: str | Path, names: Sequence[str] = (), rows: slice | None = None) -> dict[str, np.ndarray]:
     """Read every array of an npz file; nothing in it can run code.
 
     Args:
         path: Name of the file.
         names: Arrays that must be there.
+        rows: Consecutive entries along the first axis to keep of every array; None keeps all.
 
     Returns:
         The arrays by name.
@@ -113,7 +117,10 @@ def load_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarra
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("not a complete zip archive")
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            if rows is None:
+                arrays = {name: archive[name] for name in archive.files}
+            else:
+                arrays = {name: _rows(archive.zip, name, rows) for name in archive.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
         raise DataError(f"{path}: damaged npz ({_short(error)}); {REMEDY}") from error
     missing = [name for name in names if name not in arrays]
@@ -122,6 +129,32 @@ def load_npz(path: str | Path, names: Sequence[str] = ()) -> dict[str, np.ndarra
             f"{path}: has no array '{missing[0]}' (it has {', '.join(arrays) or 'none'}); {REMEDY}"
         )
     return arrays
+
+
+def _rows(archive: zipfile.ZipFile, name: str, rows: slice) -> np.ndarray:
+    """Return consecutive entries of an array; the file's checksum is checked to the end all the same."""
+    import numpy as np
+
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read:
+            raise ValueError(f"array '{name}' is of version {version}")
+        shape, fortran, dtype = read[version](stream)
+        if dtype.hasobject or fortran or not shape:
+            raise ValueError(f"array '{name}' has no plain rows")
+        start, stop, _ = rows.indices(shape[0])
+        size = dtype.itemsize * math.prod(shape[1:])
+        _pass_over(stream, start * size)
+        kept = bytearray(stream.read(max(0, stop - start) * size))
+        _pass_over(stream)
+    return np.frombuffer(kept, dtype).reshape(-1, *shape[1:])
+
+
+def _pass_over(stream: IO[bytes], size: float = math.inf) -> None:
+    block = 2**20
+    while size > 0 and (read := len(stream.read(int(min(size, block))))):
+        size -= read
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,11 +235,20 @@ class ImageSet:
         Raises:
             ArgumentError: There are more parts than images, or ``index`` is not in ``[0, count)``.
         """
-        if not 0 <= index < count or count > len(self):
-            raise ArgumentError(
-                f"shard {index} of {count} cannot be taken from {len(self)} images; use fewer shards"
-            )
-        return self.subset(slice(index * len(self) // count, (index + 1) * len(self) // count))
+        return self.subset(shard_rows(len(self), index, count))
+
+
+def shard_rows(images: int, index: int, count: int) -> slice:
+    """Return where part ``index`` of ``count`` nearly equal consecutive parts lies.
+
+    Raises:
+        ArgumentError: There are more parts than images, or ``index`` is not in ``[0, count)``.
+    """
+    if not 0 <= index < count or count > images:
+        raise ArgumentError(
+            f"shard {index} of {count} cannot be taken from {images} images; use fewer shards"
+        )
+    return slice(index * images // count, (index + 1) * images // count)
 
 
 def save_image_set(path: str | Path, images: ImageSet) -> None:
@@ -222,13 +264,18 @@ def _names(ids: Sequence[str]) -> np.ndarray:
     return np.array(ids, dtype=np.str_) if ids else np.zeros(0, dtype="<U1")
 
 
-def load_image_set(path: str | Path) -> ImageSet:
+def load_image_set(path: str | Path, rows: slice | None = None) -> ImageSet:
     """Read an image set.
+
+    Args:
+        path: Name of the file.
+        rows: The images wanted, consecutive; the others are passed over without being held in memory. None
+            reads all.
 
     Raises:
         DataError: The file is missing, damaged or no image set.
     """
-    arrays = load_npz(path, ("images", "labels", "ids"))
+    arrays = load_npz(path, ("images", "labels", "ids"), rows)
     try:
         return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist(), arrays.get("masks"))
     except DataError as error:

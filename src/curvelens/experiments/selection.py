@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curvelens import store
 from curvelens.errors import ConfigError
 from curvelens.experiments.rows import classify
 
@@ -27,12 +29,34 @@ def take(images: ImageSet, count: int, eligible: np.ndarray | None = None) -> Im
         ConfigError: If fewer than ``count`` images are eligible.
     """
     candidates = np.flatnonzero(np.ones(len(images), bool) if eligible is None else eligible)
-    if count > len(candidates):
-        what = "images" if eligible is None else "images that qualify (correctly classified, say)"
-        raise ConfigError(
-            f"{count} images were asked for, but the split has {len(candidates)} {what}; ask for fewer"
-        )
+    what = "images" if eligible is None else "images that qualify (correctly classified, say)"
+    _require(count, len(candidates), what)
     return images.subset(candidates[:count])
+
+
+def shard(path: str | Path, count: int, index: int, shards: int) -> ImageSet:
+    """Read part ``index`` of ``shards`` of the first ``count`` images of a stored split, and no others.
+
+    Args:
+        path: The split's image set.
+        count: Images that the stage looks at.
+        index: Which part.
+        shards: Parts.
+
+    Raises:
+        ConfigError: The split has fewer images than that.
+        DataError: The file is missing or damaged.
+    """
+    rows = store.shard_rows(count, index, shards)
+    images = store.load_image_set(path, rows)
+    if len(images) < rows.stop - rows.start:
+        _require(count, len(store.load_image_set(path)), "images")
+    return images
+
+
+def _require(count: int, there: int, what: str) -> None:
+    if count > there:
+        raise ConfigError(f"{count} images were asked for, but the split has {there} {what}; ask for fewer")
 
 
 def correctly_classified(
