@@ -6,10 +6,11 @@ can run code. numpy is imported on first use.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -107,6 +108,42 @@ def load_npz(path: str | Path, names: Sequence[str] = (), rows: slice | None = N
     Raises:
         DataError: The file is missing, damaged, lacks an array, or holds pickled objects.
     """
+    with _npz(path) as archive:
+        if rows is None or archive.zip is None:
+            arrays = {name: archive[name] for name in archive.files}
+        else:
+            arrays = {name: _rows(archive.zip, name, rows) for name in archive.files}
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DataError(
+            f"{path}: has no array '{missing[0]}' (it has {', '.join(arrays) or 'none'}); {REMEDY}"
+        )
+    return arrays
+
+
+def array_names(path: str | Path) -> list[str]:
+    """Return the names of the arrays of an npz file, without reading these.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    with _npz(path) as archive:
+        return list(archive.files)
+
+
+def load_array(path: str | Path, name: str) -> np.ndarray:
+    """Read one array of an npz file.
+
+    Raises:
+        DataError: The file is missing, damaged, lacks the array, or holds pickled objects.
+    """
+    with _npz(path) as archive:
+        return archive[name]
+
+
+@contextlib.contextmanager
+def _npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open an npz file; whatever is wrong with it becomes a DataError."""
     import zipfile
     import zlib
 
@@ -117,18 +154,9 @@ def load_npz(path: str | Path, names: Sequence[str] = (), rows: slice | None = N
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("not a complete zip archive")
         with np.load(path, allow_pickle=False) as archive:
-            if rows is None:
-                arrays = {name: archive[name] for name in archive.files}
-            else:
-                arrays = {name: _rows(archive.zip, name, rows) for name in archive.files}
+            yield archive
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
         raise DataError(f"{path}: damaged npz ({_short(error)}); {REMEDY}") from error
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise DataError(
-            f"{path}: has no array '{missing[0]}' (it has {', '.join(arrays) or 'none'}); {REMEDY}"
-        )
-    return arrays
 
 
 def _rows(archive: zipfile.ZipFile, name: str, rows: slice) -> np.ndarray:

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
-from curvelens.store import load_json, load_npz
+from curvelens.store import array_names, load_array, load_json
 
 if TYPE_CHECKING:
     import numpy as np
     from pandas import DataFrame
+
+
+_HELD = 2**28  # bytes of arrays held in memory at a time
+
+
+class Arrays(Mapping[str, Any]):
+    """The arrays of an npz file, each read when it is asked for: a figure shows few of a run's images.
+
+    Args:
+        path: The file; ``["folder"]`` is the name of the folder that it lies in: the method, of explanations.
+        held: Arrays of this and other files, the last used last; the oldest make room for new ones.
+    """
+
+    def __init__(self, path: Path, held: OrderedDict[tuple[Path, str], np.ndarray]) -> None:
+        self._path, self._held = path, held
+        self._names = array_names(path)
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "folder":
+            return self._path.parent.name
+        if name not in self._names:
+            raise KeyError(name)
+        key = self._path, name
+        if key not in self._held:
+            self._held[key] = load_array(*key)
+        self._held.move_to_end(key)
+        while len(self._held) > 1 and sum(array.nbytes for array in self._held.values()) > _HELD:
+            self._held.popitem(last=False)
+        return self._held[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield "folder"
+        yield from self._names
+
+    def __len__(self) -> int:
+        return 1 + len(self._names)
 
 
 def read_table(paths: Path | Sequence[Path]) -> DataFrame:
@@ -49,13 +86,13 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
     """Read every input by what its suffix says.
 
     Returns:
-        A DataFrame for parquet, a list of parsed values for JSON, a list of ``{array name: array}`` for npz,
-        where ``folder`` is the name of the folder that the file lies in (the method, for explanations).
+        A DataFrame for parquet, a list of parsed values for JSON, a list of :class:`Arrays` for npz.
 
     Raises:
         DataError: A file is missing or damaged, or its suffix is unknown.
     """
     loaded: dict[str, Any] = {}
+    held: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
     for name, paths in inputs.items():
         files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
         suffix = files[0].suffix if files else ""
@@ -64,7 +101,7 @@ def load(inputs: Mapping[str, Path | Sequence[Path]]) -> dict[str, Any]:
         elif suffix == ".json":
             loaded[name] = [load_json(file) for file in files]
         elif suffix == ".npz":
-            loaded[name] = [{"folder": file.parent.name, **load_npz(file)} for file in files]
+            loaded[name] = [Arrays(file, held) for file in files]
         else:
             raise DataError(
                 f"figure input {name!r}: {files or 'no file'} is not parquet, JSON or npz; correct the path"
