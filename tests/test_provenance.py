@@ -23,6 +23,7 @@ LAYERS = [
     {
         "tables",
         "store",
+        "npz",
         "manifest",
         "datasets",
         "models",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import unicodedata
 from typing import Any
 
 LONGEST = 2000
@@ -55,6 +56,11 @@ def printable(text: str, longest: int = LONGEST) -> str:
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         return text if len(text) <= longest else printable(text, longest)
     return text
+
+
+def on_one_line(text: str) -> bool:
+    """Return whether a name has neither line breaks nor control characters, and can be written to a file."""
+    return text.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def brief(value: Any) -> str:

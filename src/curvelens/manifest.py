@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curvelens.errors import CurvelensError, DataError
+from curvelens.errors import CurvelensError, DataError, on_one_line
 from curvelens.store import load_json, save_json, sha256
 
 DIGITS = 5
@@ -145,7 +146,7 @@ def verify(path: str | Path) -> list[str]:
     told = []
     for entry in _files(path):
         file = Path(path).parent / entry["@id"]
-        if not file.is_file():
+        if not os.path.isfile(file):  # unlike Path.is_file also for names that no file can have
             told.append(f"{file}: missing; run the workflow again")
         elif sha256(file) != entry["sha256"]:
             told.append(f"{file}: is not the file that the manifest describes; delete it and run again")
@@ -180,9 +181,18 @@ def write(path: str | Path, contents: Mapping[str, Any], files: Iterable[str | P
 def _files(path: str | Path) -> list[dict[str, Any]]:
     contents = load_json(path)
     files = contents.get("files") if isinstance(contents, dict) else None
-    if not isinstance(files, list) or not all({"@id", "sha256"} <= set(entry) for entry in files):
+    if not isinstance(files, list) or not all(map(_describes, files)):
         raise DataError(f"{path}: is no manifest of a run; name results/manifest.json")
     return files
+
+
+def _describes(entry: Any) -> bool:
+    """Whether an entry names a file below the manifest's folder, with checksums."""
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("@id", "sha256")):
+        return False
+    name = PurePosixPath(entry["@id"])
+    inside = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
+    return inside and on_one_line(entry["@id"])
 
 
 def _number(text: str | None) -> float | None:

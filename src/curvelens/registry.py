@@ -156,7 +156,7 @@ class Registry:
             ConfigError: There is no such entry; the line names the nearest and all names.
         """
         self._discover()
-        if name in self._entries:
+        if isinstance(name, str) and name in self._entries:
             return self._entries[name]
         near = difflib.get_close_matches(str(name), self._entries, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -171,8 +171,7 @@ class Registry:
         return sorted(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        self._discover()
-        return name in self._entries
+        return name in self.names()
 
     def __iter__(self) -> Iterator[Entry]:
         self._discover()

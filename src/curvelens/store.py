@@ -6,25 +6,40 @@ can run code. numpy is imported on first use.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from curvelens.errors import ArgumentError, DataError
+from curvelens.errors import ArgumentError, DataError, on_one_line
+from curvelens.npz import REMEDY, array_names, in_short, load_array, load_npz, required, save_npz
 from curvelens.writing import atomic
 
 if TYPE_CHECKING:
-    import zipfile
-
     import numpy as np
     import torch
 
-REMEDY = "delete it and run again"
+__all__ = [
+    "REMEDY",
+    "ImageSet",
+    "RegressionSet",
+    "array_names",
+    "load_array",
+    "load_explanations",
+    "load_image_set",
+    "load_json",
+    "load_npz",
+    "load_regression_set",
+    "packaged",
+    "save_explanations",
+    "save_image_set",
+    "save_json",
+    "save_npz",
+    "save_regression_set",
+    "sha256",
+]
 
 
 def sha256(path: str | Path) -> str:
@@ -33,7 +48,7 @@ def sha256(path: str | Path) -> str:
     Raises:
         DataError: The file does not exist.
     """
-    _require(Path(path))
+    required(Path(path))
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -58,131 +73,21 @@ def load_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: The file is missing or is not JSON.
+        DataError: The file is missing or is not JSON, which knows neither NaN nor infinity.
     """
-    path = _require(Path(path))
+    path = required(Path(path))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON ({_short(error)}); {REMEDY}") from error
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({in_short(error)}); {REMEDY}") from error
 
 
-def save_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Write named arrays, compressed, in the order of their names.
-
-    Args:
-        path: Name of the file, ending in ``.npz``.
-        arrays: Arrays (or tensors on the CPU) by name; object arrays are refused.
-
-    Raises:
-        ArgumentError: An array holds Python objects.
-    """
-    import zipfile
-
-    import numpy as np
-
-    plain = {name: np.asarray(arrays[name]) for name in sorted(arrays)}
-    for name, array in plain.items():
-        if array.dtype.hasobject:
-            raise ArgumentError(
-                f"{path}: array '{name}' holds Python objects; give numbers or fixed-width text"
-            )
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in plain.items():
-            # An entry opened by name is dated 1980, so the bytes do not depend on the time of writing.
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-
-
-def load_npz(path: str | Path, names: Sequence[str] = (), rows: slice | None = None) -> dict[str, np.ndarray]:
-    """Read every array of an npz file; nothing in it can run code.
-
-    Args:
-        path: Name of the file.
-        names: Arrays that must be there.
-        rows: Consecutive entries along the first axis to keep of every array; None keeps all.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        DataError: The file is missing, damaged, lacks an array, or holds pickled objects.
-    """
-    with _npz(path) as archive:
-        if rows is None or archive.zip is None:
-            arrays = {name: archive[name] for name in archive.files}
-        else:
-            arrays = {name: _rows(archive.zip, name, rows) for name in archive.files}
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise DataError(
-            f"{path}: has no array '{missing[0]}' (it has {', '.join(arrays) or 'none'}); {REMEDY}"
-        )
-    return arrays
-
-
-def array_names(path: str | Path) -> list[str]:
-    """Return the names of the arrays of an npz file, without reading these.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
-    with _npz(path) as archive:
-        return list(archive.files)
-
-
-def load_array(path: str | Path, name: str) -> np.ndarray:
-    """Read one array of an npz file.
-
-    Raises:
-        DataError: The file is missing, damaged, lacks the array, or holds pickled objects.
-    """
-    with _npz(path) as archive:
-        return archive[name]
-
-
-@contextlib.contextmanager
-def _npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Open an npz file; whatever is wrong with it becomes a DataError."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    path = _require(Path(path))
-    try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("not a complete zip archive")
-        with np.load(path, allow_pickle=False) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataError(f"{path}: damaged npz ({_short(error)}); {REMEDY}") from error
-
-
-def _rows(archive: zipfile.ZipFile, name: str, rows: slice) -> np.ndarray:
-    """Return consecutive entries of an array; the file's checksum is checked to the end all the same."""
-    import numpy as np
-
-    with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read:
-            raise ValueError(f"array '{name}' is of version {version}")
-        shape, fortran, dtype = read[version](stream)
-        if dtype.hasobject or fortran or not shape:
-            raise ValueError(f"array '{name}' has no plain rows")
-        start, stop, _ = rows.indices(shape[0])
-        size = dtype.itemsize * math.prod(shape[1:])
-        _pass_over(stream, start * size)
-        kept = bytearray(stream.read(max(0, stop - start) * size))
-        _pass_over(stream)
-    return np.frombuffer(kept, dtype).reshape(-1, *shape[1:])
-
-
-def _pass_over(stream: IO[bytes], size: float = math.inf) -> None:
-    block = 2**20
-    while size > 0 and (read := len(stream.read(int(min(size, block))))):
-        size -= read
+def _text(path: str | Path, arrays: dict[str, np.ndarray]) -> list[str]:
+    """Take the array ``ids`` out of what was read, as names that fit on one line."""
+    ids = arrays.pop("ids")
+    if ids.ndim != 1 or ids.dtype.kind != "U" or not all(map(on_one_line, ids.tolist())):
+        raise DataError(f"{path}: ids are no names, one line each; {REMEDY}")
+    return list(ids.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,8 +209,9 @@ def load_image_set(path: str | Path, rows: slice | None = None) -> ImageSet:
         DataError: The file is missing, damaged or no image set.
     """
     arrays = load_npz(path, ("images", "labels", "ids"), rows)
+    ids = _text(path, arrays)
     try:
-        return ImageSet(arrays["images"], arrays["labels"], arrays["ids"].tolist(), arrays.get("masks"))
+        return ImageSet(arrays["images"], arrays["labels"], ids, arrays.get("masks"))
     except DataError as error:
         raise DataError(f"{path}: no image set ({error}); {REMEDY}") from error
 
@@ -327,7 +233,7 @@ class RegressionSet:
     def __post_init__(self) -> None:
         import numpy as np
 
-        count = len(self.inputs)
+        count = len(self.inputs) if self.inputs.ndim else 0
         if self.inputs.ndim < 2 or str(self.inputs.dtype) != "float32":
             raise DataError(
                 f"inputs must be float32 [N, *shape], not {self.inputs.dtype} {list(self.inputs.shape)}; "
@@ -373,8 +279,9 @@ def load_regression_set(path: str | Path) -> RegressionSet:
         DataError: The file is missing, damaged or no regression set.
     """
     arrays = load_npz(path, ("inputs", "targets", "ids"))
+    ids = _text(path, arrays)
     try:
-        return RegressionSet(arrays["inputs"], arrays["targets"], arrays["ids"].tolist())
+        return RegressionSet(arrays["inputs"], arrays["targets"], ids)
     except DataError as error:
         raise DataError(f"{path}: no regression set ({error}); {REMEDY}") from error
 
@@ -414,7 +321,7 @@ def load_explanations(path: str | Path) -> tuple[dict[str, np.ndarray], list[str
         DataError: The file is missing, damaged or inconsistent.
     """
     arrays = load_npz(path, ("ids",))
-    ids = arrays.pop("ids").tolist()
+    ids = _text(path, arrays)
     for name, array in arrays.items():
         if array.shape[:1] != (len(ids),):
             raise DataError(f"{path}: array '{name}' has {list(array.shape)} for {len(ids)} images; {REMEDY}")
@@ -438,12 +345,5 @@ def packaged(package: str, path: str) -> Path | None:
     return next((Path(folder) / path for folder in folders if (Path(folder) / path).is_file()), None)
 
 
-def _require(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; run the step that makes it, or correct the path")
-    return path
-
-
-def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number that JSON knows")

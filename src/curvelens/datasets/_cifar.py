@@ -97,9 +97,13 @@ def parse_batch(content: bytes, name: str) -> tuple[Any, Any]:
 
     try:
         batch = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
-        data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
-        images = data.reshape(-1, 3, 32, 32)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError) as error:
+        data, classes = batch[b"data"], batch[b"labels"]
+        if not isinstance(data, np.ndarray) or not isinstance(classes, list):
+            raise TypeError(f"data are {type(data).__name__}, labels {type(classes).__name__}")
+        if not all(type(one) is int for one in classes):
+            raise TypeError("labels are not all whole numbers")
+        images, labels = data.reshape(-1, 3, 32, 32), np.array(classes, dtype=np.int64)
+    except Exception as error:  # a damaged pickle leads to all kinds of exceptions
         raise DataError(f"{name}: no CIFAR-10 batch ({type(error).__name__}: {error}); {_REMEDY}") from error
     if images.dtype != np.uint8 or labels.shape != (len(images),):
         raise DataError(

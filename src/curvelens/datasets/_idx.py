@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _LARGEST = 2**27  # bytes unpacked; MNIST's largest file has 47 million
+_MOST_AXES = 8
 _LAYOUTS = ("", "raw", "MNIST/raw", "FashionMNIST/raw")
 
 
@@ -127,7 +129,8 @@ def parse_idx(content: bytes, path: Path) -> np.ndarray:
     axes = content[3]
     shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes)
-    if values.size != np.prod(shape, dtype=np.int64):
+    # Lengths of 32 bits may multiply to more than 64, and numpy counts even those of empty arrays.
+    if axes > _MOST_AXES or values.size != math.prod(shape) or max(shape, default=1) > len(content):
         raise DataError(
             f"{path}: holds {values.size} bytes where its header states {shape}; delete it and fetch it again"
         )

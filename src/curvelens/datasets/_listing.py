@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
-from curvelens.errors import DataError
+from curvelens.errors import DataError, on_one_line
 from curvelens.registry import Parameters
 
 SPLITS = ("train", "test")
@@ -140,11 +141,7 @@ def list_table(folder: Path, table: str, columns: Columns) -> list[Listed]:
 
 def shown(name: str) -> str:
     """Return a file name as text that fits on one line and into any file, whatever bytes it is made of."""
-    return "".join(c if _plain(c) else c.encode("unicode_escape").decode() for c in name)
-
-
-def _plain(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c if on_one_line(c) else c.encode("unicode_escape").decode() for c in name)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -183,7 +180,7 @@ def _listed(root: Path, path: Path, label: str | None, split: str | None) -> Lis
 
 
 def _problem(name: str) -> str:
-    return "" if all(map(_plain, name)) else "has control characters or broken UTF-8 in its name; rename it"
+    return "" if on_one_line(name) else "has control characters or broken UTF-8 in its name; rename it"
 
 
 def _check_parts(folder: Path, found: list[Listed], labelled: bool) -> None:
@@ -261,6 +258,7 @@ def _of_row(
 def _unusable(folder: Path, path: PurePosixPath) -> str:
     if path.is_absolute() or ".." in path.parts:
         return "leads out of the folder; give paths inside it"
-    if not path.parts or not (folder / path).is_file():
+    # Unlike Path.is_file this is False, not an error, for names that no file can have.
+    if not path.parts or not os.path.isfile(folder / path):
         return "is not there; correct the table, or add the file"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ def find_mask(folder: Path, picture: Path) -> Path | None:
     for stem in (folder / picture.with_suffix(""), folder / picture.stem):
         for suffix in _SUFFIXES:
             file = stem.with_name(stem.name + suffix)
-            if file.is_file():
+            if os.path.isfile(file):
                 return file
     return None
 
@@ -55,8 +56,7 @@ def read_mask(path: Path, picture: Path, size: int) -> np.ndarray:
 
     from curvelens.datasets._photographs import middle_square, opened
 
-    with Image.open(picture) as other:
-        stored, turn = other.size, other.getexif().get(_ORIENTATION, 1)
+    stored, turn = opened(picture, lambda one: (one.size, one.getexif().get(_ORIENTATION, 1)), load=False)
     shown = stored[::-1] if turn in (5, 6, 7, 8) else stored
     mask = opened(path, _whole_numbers)
     if turn != 1 and mask.size == stored:

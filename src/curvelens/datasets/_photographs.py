@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from curvelens.errors import DataError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image, Resampling
 
+T = TypeVar("T")
 _DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 UNLABELLED = -1  # label of a picture whose class is not known
 _WIDE = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey values of more than 8 bits
@@ -43,8 +44,16 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def opened(path: Path, use: Callable[[Image], Image]) -> Image:
+def opened(path: Path, use: Callable[[Image], T], load: bool = True) -> T:
     """Open a picture file, however large, and return what ``use`` makes of it.
+
+    What the file holds counts, not its name: PostScript, which an interpreter would have to run, is no
+    picture whatever it is called.
+
+    Args:
+        path: The file.
+        use: What is done with the picture while the file is open.
+        load: Whether its pixels are decoded first.
 
     Raises:
         DataError: The file is no picture, or is damaged; the message leaves out the path.
@@ -54,8 +63,9 @@ def opened(path: Path, use: Callable[[Image], Image]) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path, formats=_formats()) as picture:
+                if load:
+                    picture.load()
                 return use(picture)
     except DataError:
         raise
@@ -114,8 +124,15 @@ def suffixes() -> set[str]:
     """Return the lower-case file name endings that Pillow can read."""
     from PIL import Image
 
-    endings = Image.registered_extensions()
-    return {ending for ending, kind in endings.items() if kind in Image.OPEN and kind not in _NO_PICTURES}
+    known = _formats()
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in known}
+
+
+def _formats() -> list[str]:
+    from PIL import Image
+
+    Image.init()
+    return [kind for kind in Image.OPEN if kind not in _NO_PICTURES]
 
 
 _NO_PICTURES = {"PDF", "EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"}  # documents, films, measurements

@@ -74,7 +74,13 @@ def build(
         )
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seeds.derive(seed, "weights", name))
-        model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
+        try:
+            model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
+        except (RuntimeError, MemoryError, OverflowError) as error:  # torch cannot allocate its weights
+            raise ModelError(
+                f"{architecture} cannot be built for {classes} classes of images {list(image_shape)} "
+                f"({type(error).__name__}: {error}); choose smaller numbers"
+            ) from error
     return model.eval()
 
 

@@ -7,12 +7,14 @@ the data set, and a network that is piecewise linear stays so.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from curvelens.errors import on_one_line
 from curvelens.registry import Parameters
 
 if TYPE_CHECKING:
@@ -90,15 +92,16 @@ def read_class_names(path: str | Path) -> list[str]:
         ValueError: The file is missing, too large, no text, or numbers are missing.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file also for names that no file can have
         raise ValueError(f"class_names: there is no file {path}; correct the path, or give a list of names")
     if path.stat().st_size > _LARGEST_LIST:
         raise ValueError(f"class_names: {path} is larger than a list of names; give a name a line")
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        found = json.loads(text)
+        if path.suffix.lower() == ".json":
+            found = json.loads(text)
+        else:
+            found = [line.strip() for line in text.splitlines() if line.strip()]
         if isinstance(found, dict):
             found = [found[str(index)] for index in range(len(found))]
     except (ValueError, KeyError, RecursionError) as error:
@@ -106,8 +109,8 @@ def read_class_names(path: str | Path) -> list[str]:
             f"class_names: {path} is neither a name a line nor JSON ({type(error).__name__}); give a list of "
             "names, or a mapping of 0, 1, … to names"
         ) from error
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f'class_names: {path} holds no list of names; give ["cat", "dog"]')
+    if not isinstance(found, list) or not all(isinstance(name, str) and on_one_line(name) for name in found):
+        raise ValueError(f'class_names: {path} holds no list of names, one line each; give ["cat", "dog"]')
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvelens.errors import DataError, ModelError
+from curvelens.errors import ConfigError, DataError, ModelError
 from curvelens.finite import not_finite
 from curvelens.models._preprocessing import listed
 from curvelens.models._state import read_state, without_prefixes
@@ -129,9 +129,16 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> torch.nn.Mod
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: does not describe a model ({error} is missing); {REMEDY}") from error
     weights = Path(folder) / WEIGHTS
-    return restore(
-        weights, architecture=architecture, parameters=parameters, classes=classes, image_shape=image_shape
-    ).to(device)
+    if type(classes) is not int or not isinstance(image_shape, list) or {*map(type, image_shape)} - {int}:
+        raise DataError(f"{path}: classes or image_shape are no whole numbers; {REMEDY}")
+    described = {"architecture": architecture, "parameters": parameters}
+    try:
+        model = restore(weights, **described, classes=classes, image_shape=image_shape)
+    except (ConfigError, ModelError) as error:
+        if str(weights) in str(error):
+            raise
+        raise ModelError(f"{path}: {error}") from error
+    return model.to(device)
 
 
 def restore(

@@ -50,9 +50,11 @@ def _kind(location: tuple[int | str, ...]) -> str | None:
 def _allowed(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     kind = _kind(location)
     model: Any = KINDS[kind] if kind else root
+    below_name = False  # whether the next part is a name that the user chose, which a key may have too
     for part in location[3 if kind else 0 : -1]:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _mapping_in(model.model_fields[str(part)].annotation)
+        field = None if below_name else model.model_fields.get(str(part))
+        below_name = field is not None and "dict[" in str(field.annotation)
+        model = (_mapping_in(field.annotation) if field is not None else None) or model
     keys = list(model.model_fields)
     near = get_close_matches(str(location[-1]), keys, n=1)
     return (f"did you mean '{near[0]}'? " if near else "") + "known here: " + ", ".join(keys)

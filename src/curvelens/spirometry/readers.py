@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvelens.errors import DataError
+from curvelens.errors import DataError, on_one_line, printable
 from curvelens.spirometry.indices import SAMPLES, Indices, measure, on_grid
 
 if TYPE_CHECKING:
@@ -76,11 +76,13 @@ def read_curves(path: str | Path, interval: float = FLOW_INTERVAL) -> Curves:
         found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
     ):
         try:
+            if not on_one_line(name):
+                raise DataError("it has control characters in its name; rename it")
             time, volume = found[name]()
             indices = measure(time, volume)
             good[name] = on_grid(time, volume, indices.time_zero), indices
         except DataError as error:
-            failures[name] = f"curve {name}: {error}"
+            failures[printable(name)] = printable(f"curve {name}: {error}")
     if not good:
         reason = next(iter(failures.values()), "there is none")
         raise DataError(f"{path}: no curve can be used; {reason}")
@@ -122,7 +124,7 @@ def _long_format(file: Path) -> Iterator[tuple[str, Callable[[], tuple[np.ndarra
 
     try:
         table = pd.read_csv(file, dtype={"id": str}) if file.suffix == ".csv" else pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damage leads the readers to all kinds of exceptions
         raise DataError(f"{file}: not readable ({type(error).__name__}); save it again") from error
     columns = set(table.columns)
     missing = [name for name in ("id", "time_s") if name not in columns]
@@ -132,8 +134,12 @@ def _long_format(file: Path) -> Iterator[tuple[str, Callable[[], tuple[np.ndarra
             f"{file}: has no column {missing[0]} (it has {', '.join(map(str, table.columns))}); "
             "give id, time_s and volume_l or flow_l_s, one row a sample"
         )
+    if not table.columns.is_unique:
+        raise DataError(f"{file}: has two columns of one name; remove one")
     if table["id"].isna().any():
         raise DataError(f"{file}: row {int(table['id'].isna().argmax()) + 1} has no id; name its curve")
+    if not all(isinstance(name, (str, int)) for name in table["id"].tolist()):
+        raise DataError(f"{file}: id holds {table['id'].dtype} values; give each curve a name or a number")
     for name, rows in table.groupby(table["id"].astype(str), sort=False):
         yield str(name), partial(_from_rows, rows)
 
@@ -143,10 +149,13 @@ def _from_rows(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     import pandas as pd
 
     quantity = "volume_l" if "volume_l" in rows else "flow_l_s"
-    time, values = (
-        pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        for name in ("time_s", quantity)
-    )
+    try:
+        time, values = (
+            pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+            for name in ("time_s", quantity)
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(f"time_s or {quantity} holds no numbers ({error}); give numbers") from error
     for name, column in (("time_s", time), (quantity, values)):
         if not np.isfinite(column).all():
             at = int((~np.isfinite(column)).argmax()) + 1
