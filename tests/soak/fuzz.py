@@ -1,7 +1,9 @@
 """Malformed input for every reader: each case is read right, or refused with one line.
 
-Each reader has a process of its own, one after the other, so that its memory can be told and a crash of a decoder
-is found. See tests/fuzzing.py for what a case may do.
+    python tests/soak/fuzz.py [--cases 110000] [--seed 0]
+
+Each reader has a process of its own, one after the other, so that its memory can be told and a crash of a
+decoder is found. See tests/fuzzing.py for what a case may do.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-import _page
-import fuzz_artifacts
-import fuzz_pictures
-import fuzzing
+import _page  # noqa: E402
+import fuzz_artifacts  # noqa: E402
+import fuzz_pictures  # noqa: E402
+import fuzzing  # noqa: E402
 
 READERS = {reader.name: reader for reader in fuzz_pictures.READERS + fuzz_artifacts.READERS}
 PART = 2000  # cases that hypothesis draws at a time; it remembers them, to try none twice
@@ -85,13 +87,13 @@ def page(trials: dict[str, Trial], pages: Path) -> Path:
     kinds = sum(len(one.tally.refused) for one in trials.values())
     seconds = sum(one.seconds for one in trials.values())
     said = (
-        f"{cases:,} cases in {seconds:,.0f} s of CPU, {cases / seconds:,.0f} a second. Each was read as what it is, or "
-        f"refused with one line in one of {kinds} ways; none raised another exception, ran anything, wrote outside "
-        f"its folder, took {fuzzing.CPU_SECONDS:g} s, or needed {fuzzing.MEMORY / 2**30:g} GiB."
+        f"{cases:,} cases in {seconds:,.0f} s of CPU, {cases / seconds:,.0f} a second. Each was read as "
+        f"what it is, or refused with one line in one of {kinds} ways; none raised another exception, ran anything, "
+        f"wrote outside its folder, took {fuzzing.CPU_SECONDS:g} s, or needed {fuzzing.MEMORY / 2**30:g} GiB."
     )
     meaning = (
-        "A way is a line of the library that refuses, and the exception that led to it; *commonest* is the share of "
-        "the refused cases that went the commonest way. *Slowest* is one case, with hypothesis making it. *Memory* is "
+        "A way is a line of the library that refuses, and the exception that led to it; *commonest* is the "
+        "share of the refused cases that went the commonest way. *Slowest* is the slowest case. *Memory* is "
         "the growth of the process's peak after its first hundred cases. Cases are changes of valid files: see "
         "`tests/fuzz_pictures.py` and `tests/fuzz_artifacts.py`."
     )
@@ -146,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trials: dict[str, Trial] = {}
     for name, share in shares.items():
         cases = max(1, round(options.cases * share / sum(shares.values())))
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
             try:
                 trials[name] = process.submit(trial, name, cases, options.seed).result()
             except BrokenProcessPool:
