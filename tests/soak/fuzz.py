@@ -88,14 +88,15 @@ def page(trials: dict[str, Trial], pages: Path) -> Path:
     seconds = sum(one.seconds for one in trials.values())
     said = (
         f"{cases:,} cases in {seconds:,.0f} s of CPU, {cases / seconds:,.0f} a second. Each was read as "
-        f"what it is, or refused with one line in one of {kinds} ways; none raised another exception, ran anything, "
-        f"wrote outside its folder, took {fuzzing.CPU_SECONDS:g} s, or needed {fuzzing.MEMORY / 2**30:g} GiB."
+        f"what it is, or refused with one line in one of {kinds} ways; none raised another exception, ran "
+        f"anything, wrote outside its folder, took {fuzzing.CPU_SECONDS:g} s, or needed "
+        f"{fuzzing.MEMORY / 2**30:g} GiB."
     )
     meaning = (
         "A way is a line of the library that refuses, and the exception that led to it; *commonest* is the "
         "share of the refused cases that went the commonest way. *Slowest* is the slowest case. *Memory* is "
-        "the growth of the process's peak after its first hundred cases. Cases are changes of valid files: see "
-        "`tests/fuzz_pictures.py` and `tests/fuzz_artifacts.py`."
+        "the growth of the process's peak after its first hundred cases. Cases are changes of valid files: "
+        "see `tests/fuzz_pictures.py` and `tests/fuzz_artifacts.py`."
     )
     head = [
         "reader",
