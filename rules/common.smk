@@ -10,7 +10,7 @@ if source.is_dir():
     sys.path.insert(0, str(source))
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])))
 
-from curvelens import datasets, devices, methods, models, summaries
+from curvelens import datasets, devices, methods, models, store, summaries
 from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError, StorageError
@@ -98,7 +98,12 @@ def recorded_curves(wildcards):
     path = settings.studies[wildcards.study].data_dir
     if path is None:
         return []
-    return [own(file) for file in sorted(Path(path).iterdir())] if Path(path).is_dir() else own(path)
+    return [own(file) for file in (sorted(Path(path).iterdir()) if Path(path).is_dir() else [path])]
+
+
+def contents(files):
+    """Checksums of files of the user's: another file under the same name counts, however old it is dated."""
+    return [store.sha256(file) for file in files if Path(file).is_file()]
 
 
 def downloads(dataset):

@@ -80,6 +80,7 @@ rule import_model:
     threads: 1
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
+        own_weights=lambda wildcards: contents(filter(None, [settings.models[wildcards.model].weights])),
         code=lambda wildcards: library("models", model_code(wildcards.model)),
         own_code=own_code,
     message:

@@ -16,6 +16,7 @@ rule make_curves:
     threads: 1
     params:
         settings=study,
+        own_curves=lambda wildcards: contents(recorded_curves(wildcards)),
         seed=settings.seed,
         code=lambda wildcards: library("experiments.exhalations"),
     message:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from soak import _runs
 from workflow_runs import ROOT, output, scheduled, snakemake
 
-from curvelens import store
+from curvelens import models, store
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 CONFIG = ROOT / "tests/soak/kills.yaml"
@@ -135,6 +136,21 @@ def test_a_change_under_a_clock_that_is_slow_is_not_overlooked(copied, tmp_path)
     changed = tmp_path / "changed.yaml"
     changed.write_text(CONFIG.read_text().replace("seed: 0", "seed: 1"))
     assert "prepare_dataset" in scheduled(copied, FIRST, config=changed)
+
+
+def test_another_file_of_the_users_counts_however_old_it_is_dated(copied, tmp_path):
+    weights, changed = tmp_path / "own.safetensors", tmp_path / "changed.yaml"
+    target = "results/models/given/weights.safetensors"
+    raw = yaml.safe_load(CONFIG.read_text())
+    raw["models"]["given"]["weights"] = str(weights)
+    changed.write_text(yaml.safe_dump(raw))
+    network = ("mlp", raw["models"]["given"]["parameters"], 10, (1, 8, 8))
+    models.save_weights(models.build(*network, seed=0), weights)
+    done = snakemake(copied, target, config=changed)
+    assert done.returncode == 0, output(done)
+    models.save_weights(models.build(*network, seed=1), weights)
+    os.utime(weights, (0, 0))
+    assert scheduled(copied, target, config=changed) == {"import_model"}
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(tmp_path, finished):
