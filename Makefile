@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+ENGINE ?= $(firstword $(foreach name,docker podman buildah,$(shell command -v $(name))))
+ACCELERATOR ?= cuda
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= curvelens:$(VERSION)$(if $(filter cpu,$(ACCELERATOR)),-cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help report unlock clusters verify test soak check lint format docs bench lock clean
+.PHONY: help report unlock clusters container verify test soak check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +30,10 @@ soak: $(VENV)/.dev ## Run the long trials, one after the other; their pages go t
 	@set -e; for trial in tests/soak/[!_]*.py; do echo "$$trial"; $(BIN)/python "$$trial"; done
 
 clusters: $(VENV)/.clusters ## Install what submits jobs to Slurm, Kubernetes and others
+
+container: ## Build the image for clusters (ACCELERATOR=cpu: without CUDA)
+	@test -n "$(ENGINE)" || { echo "no container engine; install docker, podman or buildah, or name one: make ENGINE=... container" >&2; exit 1; }
+	$(ENGINE) build --file Containerfile --tag $(IMAGE) --build-arg UV_VERSION=$(UV_VERSION) --build-arg ACCELERATOR=$(ACCELERATOR) $(BUILD_FLAGS) .
 
 verify: $(VENV)/.workflow ## Check every file of a finished run against its manifest
 	$(BIN)/python -m curvelens.manifest results/manifest.json
