@@ -4,7 +4,8 @@ set -eu
 accelerator=$1 torch_index=$2
 shift 2
 lock=locks/clusters.txt
-export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
+# The system's certificates, so that a base image may bring those of a mirror.
+export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 UV_SYSTEM_CERTS=1
 
 # The requirements of the lock file whose names begin so, or all others, with their hashes.
 only() { awk -v names="^($1)" '/^[^ #]/ { keep = $0 ~ names } keep' "$lock"; }
