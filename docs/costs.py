@@ -10,9 +10,9 @@ What stands between the markers ``begin`` and ``end`` of the two pages is rewrit
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import math
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -26,8 +26,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from pictures import fill  # noqa: E402
 
-from curvelens import workload  # noqa: E402
-from curvelens.config import load  # noqa: E402
+from curvelens import datasets, workload  # noqa: E402
 from curvelens.figures.wording import count, duration  # noqa: E402
 from curvelens.manifest import jobs  # noqa: E402
 from curvelens.workload import Measured, Stage  # noqa: E402
@@ -36,10 +35,6 @@ PICTURES = 50_000
 MINUTES = 10.0
 GPU = 100.0
 """How many times faster than one core a GPU is assumed to be; none has been measured."""
-
-# Of the data sets of config/paper.yaml that are not in the run that was measured.
-SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-CLASSES = {"mnist": 10, "fashion_mnist": 10, "cifar10": 10}
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def hours(seconds: float) -> str:
-    """Return hours with two digits that count."""
-    value = seconds / 3600
-    return "0" if value == 0 else f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
+    """Return seconds as hours."""
+    return "< 0.01" if seconds < 36 else two_digits(seconds / 3600)
+
+
+def two_digits(value: float) -> str:
+    """Return a number with two digits that count, without an exponent above a thousandth."""
+    return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def size(number: float) -> str:
@@ -79,18 +78,39 @@ def totals(run: Run) -> list[object]:
     seconds = [job["seconds"] for job in found if job["seconds"] is not None]
     peak = max(job["peak_mib"] for job in found if job["peak_mib"] is not None)
     disk = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-    return [run.label, len(found), hours(sum(seconds)), duration(max(seconds)), f"{peak:,.0f} MiB", size(disk)]
+    return [
+        run.label,
+        len(found),
+        hours(sum(seconds)),
+        duration(max(seconds)),
+        f"{peak:,.0f} MiB",
+        size(disk),
+    ]
+
+
+def machines(runs: Sequence[Run]) -> str:
+    """Say where and when the runs were made."""
+    told = {}
+    for run in runs:
+        path = run.folder / "report/run.json"
+        hardware = json.loads(path.read_text(encoding="utf-8"))["hardware"]
+        day = datetime.datetime.fromtimestamp(path.stat().st_mtime, tz=datetime.UTC).date().isoformat()
+        told[f"{hardware['processor']}, {hardware['memory']} of memory, {day}"] = None
+    return f"Measured on {'; '.join(told)}."
 
 
 # ---------------------------------------------------------------- the papers' size
 
 
-def gradient_seconds(architecture: str, parameters: Mapping[str, Any], shape: Sequence[int], classes: int) -> float:
-    """Time a gradient of a network with random weights: the fastest of five, eight images at once, per image."""
+def gradient_seconds(
+    architecture: str, parameters: Mapping[str, Any], shape: Sequence[int], classes: int
+) -> float:
+    """Time a gradient of a network with random weights, an image: the fastest of five with eight images."""
     import torch
 
     from curvelens import models
 
+    torch.set_num_threads(1)  # as in jobs
     model = models.build(architecture, dict(parameters), classes, tuple(shape), seed=0)
     x = torch.rand(8, *shape, requires_grad=True)
     took = []
@@ -105,10 +125,11 @@ def _network(config: Mapping[str, Any], experiment: str) -> tuple[str, str, tupl
     """Return architecture, parameters as JSON, shape of an image and number of classes."""
     model = config["models"][config["experiments"][experiment]["model"]]
     dataset = config["datasets"][model["dataset"]]
+    traits = datasets.REGISTRY.get(dataset["source"]).traits
     side = dataset["parameters"].get("size")
-    shape = SHAPES.get(dataset["source"]) or ((1, 28, 28) if side is None else (3, side, side))
+    shape = traits["image_shape"] if side is None else (3, side, side)
     parameters = json.dumps(model["parameters"], sort_keys=True)
-    return model["architecture"], parameters, shape, CLASSES.get(dataset["source"], 1000 if side else 10)
+    return model["architecture"], parameters, tuple(shape), traits.get("classes") or 1000
 
 
 class Speeds:
@@ -139,20 +160,21 @@ def estimate(config: Mapping[str, Any], runs: Sequence[Run], speeds: Speeds) -> 
     found = []
     for stage in workload.stages(config, features):
         network = _network(config, stage.experiment)
-        best: tuple[int, float] | None = None
+        best: tuple[tuple[float, ...], float] | None = None
         for run in runs:
             for name, rate in run.measured.rates.items():
                 if _kind(name) != _kind(stage.name):
                     continue
                 other = _network(run.measured.config, name.split("/")[1])
                 scale = stage.work / rate.work
-                distance = (network != other) * 2 + (abs(scale - 1) > 0.01)
-                if best is None or distance < best[0]:
-                    speed = 1.0 if network == other else speeds.of(network) / speeds.of(other)
-                    best = distance, run.measured.start * stage.shards + rate.seconds * scale * speed * stage.images
+                speed = 1.0 if network == other else speeds.of(network) / speeds.of(other)
+                unlike = (network != other, abs(scale - 1) > 0.01, abs(math.log(speed)))
+                if best is None or unlike < best[0]:
+                    image = rate.seconds * scale * speed
+                    best = unlike, run.measured.start * stage.shards + image * stage.images
         if best is not None:
-            basis = ("measured", "calls", "network", "calls and network")[best[0]]
-            found.append(Estimate(stage, best[1], basis))
+            scaled = [what for what, differs in zip(("network", "calls"), best[0], strict=False) if differs]
+            found.append(Estimate(stage, best[1], " and ".join(reversed(scaled)) or "measured"))
     return found
 
 
@@ -202,7 +224,15 @@ def per_method(run: Run) -> list[list[object]]:
 def _scaled(run: Run, name: str, calls: float, seconds: float, stored: float) -> list[object]:
     shards = max(1, math.ceil(PICTURES * seconds / (60 * MINUTES - run.measured.start)))
     total = PICTURES * seconds + shards * run.measured.start
-    return [name, f"{calls:.0f}", f"{seconds:.2g}", f"{shards:,}", hours(total), hours(total / GPU), size(PICTURES * stored)]
+    return [
+        name,
+        f"{calls:.0f}",
+        f"{seconds:.2g}",
+        f"{shards:,}",
+        hours(total),
+        hours(total / GPU),
+        size(PICTURES * stored),
+    ]
 
 
 # ---------------------------------------------------------------- the pages
@@ -211,7 +241,13 @@ def _scaled(run: Run, name: str, calls: float, seconds: float, stored: float) ->
 def rates(runs: Sequence[Run]) -> str:
     """Return what an image of each stage costs in the runs that were measured."""
     rows = [
-        [run.label, name.replace("/", ", "), rate.images, f"{rate.seconds:.2g}", f"{rate.peak_mib:,.0f} MiB"]
+        [
+            run.label,
+            name.replace("/", ", "),
+            rate.images,
+            two_digits(rate.seconds),
+            f"{rate.peak_mib:,.0f} MiB",
+        ]
         for run in runs
         for name, rate in run.measured.rates.items()
     ]
@@ -223,24 +259,27 @@ def rates(runs: Sequence[Run]) -> str:
 def clusters(runs: Sequence[Run], pictures: Run, paper: Mapping[str, Any], speeds: Speeds) -> dict[str, str]:
     """Return the parts of docs/clusters.md, by marker."""
     found = estimate(paper, [*runs, pictures], speeds)
-    peaks = [rate.peak_mib for rate in pictures.measured.rates.values() if rate.peak_mib == rate.peak_mib]
+    costs = ["core hours", f"GPU hours at {GPU:g}×"]
+    several = "gradient calls", "seconds a picture", f"jobs of {MINUTES:g} minutes"
+    known = pictures.measured.rates.values()
+    peak = max(rate.peak_mib for rate in known if rate.peak_mib == rate.peak_mib)
+    images = count(min(rate.images for rate in known), "picture")
     return {
         "measured": table(
-            ["run", "jobs", "core hours", "longest job", "peak memory of a job", "disk"], map(totals, [*runs, pictures])
-        ),
-        "paper": table(
-            ["experiment", "stages", "known from", "jobs", "core hours", f"GPU hours at {GPU:g}×"], planned(found)
-        ),
-        "pictures": table(
-            ["method", "gradient calls", "seconds a picture", f"jobs of {MINUTES:g} minutes", "core hours",
-             f"GPU hours at {GPU:g}×", "disk"], per_method(pictures)
-        ) + f"\n\nMeasured on {count(int(statistics.median(rate.images for rate in pictures.measured.rates.values())), 'picture')}"
-        f" and multiplied; a job needs {max(peaks):,.0f} MiB of memory.",
-    }  # fmt: skip
+            ["run", "jobs", "core hours", "longest job", "peak memory of a job", "disk"],
+            map(totals, [*runs, pictures]),
+        )
+        + f"\n\n{machines([*runs, pictures])}",
+        "paper": table(["experiment", "stages", "known from", "jobs", *costs], planned(found)),
+        "pictures": table(["method", *several, *costs, "disk"], per_method(pictures))
+        + f"\n\nMeasured on {images} or more, and multiplied. A job took {peak:,.0f} MiB of memory at most.",
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", action="append", default=[], metavar="LABEL=RESULTS", help="a finished run")
     parser.add_argument("--pictures", type=Path, required=True, help="results of config/imagenet_size.yaml")
     parser.add_argument("--root", type=Path, default=ROOT, help="where the pages are")
@@ -250,9 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for label, _, folder in (text.partition("=") for text in chosen.run)
     ]
     pictures = Run("pictures", chosen.pictures, workload.measure(chosen.pictures))
-    import yaml
-
-    paper = load(yaml.safe_load((ROOT / "config/paper.yaml").read_text(encoding="utf-8"))).model_dump(mode="json")
+    paper = workload.configuration(ROOT / "config/paper.yaml")
     pages = {
         "docs/clusters.md": clusters(runs, pictures, paper, Speeds()),
         "config/README.md": {"rates": rates([*runs, pictures])},

@@ -35,6 +35,7 @@ LAYERS = [
         "synthetic",
         "studies",
         "jobs",
+        "workload",
     },
     {"summaries", "experiments", "figures", "attr"},
     {"reporting"},

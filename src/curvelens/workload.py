@@ -191,6 +191,22 @@ def features_of(results: Path, config: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
+def configuration(path: Path) -> dict[str, Any]:
+    """Return a configuration file with its defaults filled in.
+
+    Raises:
+        DataError: It is not readable.
+        ConfigError: It is no valid configuration.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not readable as YAML; name a configuration file") from error
+    return load(raw).model_dump(mode="json")
+
+
 def measure(results: str | Path) -> Measured:
     """Return what the jobs of a finished run cost.
 
@@ -265,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured = measure(chosen.results)
         config = measured.config
         if chosen.configfile:
-            config = _configuration(chosen.configfile)
+            config = configuration(chosen.configfile)
         sizes = features_of(chosen.results, measured.config)
         planned = list(stages(config, defaultdict(lambda: 1, sizes)))
     except CurvelensError as error:
@@ -273,17 +289,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(*report(measured, planned, chosen.minutes), sep="\n")
     return 0
-
-
-def _configuration(path: Path) -> dict[str, Any]:
-    """Return a configuration file with its defaults filled in."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not readable as YAML; name a configuration file") from error
-    return load(raw).model_dump(mode="json")
 
 
 if __name__ == "__main__":
