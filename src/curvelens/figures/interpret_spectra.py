@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from curvelens.figures.inputs import succeeded
+from curvelens.figures.spectra import smooth_name
 from curvelens.figures.spectra_sharpness import course, near
 from curvelens.figures.wording import count, listing, number, percent, plain, sentences
 from curvelens.summaries.spectra import ANISOTROPIC, CONCAVE, CONVEX, FLAT, MIXED
@@ -149,17 +150,18 @@ def _instability(smooth: DataFrame, relu: DataFrame) -> str:
     claim = (
         "The ReLU network's explanations are the less stable ones"
         if ratio > 1.25
-        else "The SoftPlus network's explanations are the less stable ones"
+        else f"The {smooth_name(smooth)} network's explanations are the less stable ones"
         if ratio < 0.8
         else "Both networks' explanations are about as stable"
     )
+    turning = "with SoftPlus" if smooth_name(smooth) == "SoftPlus" else "in the curved one"
     many = (
         " Many small jumps there do what curvature does here."
         if len(crossed) and crossed.median() >= 10 and largest.median() < 0.5 * jump.median()
         else ""
     )
     return (
-        f"{claim}, for different reasons: with SoftPlus the gradient turns steadily, by "
+        f"{claim}, for different reasons: {turning} the gradient turns steadily, by "
         f"{percent(float(bend.median()))} of its norm over the segment. {source}; {walk}.{many}"
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures.inputs import succeeded
+from curvelens.figures.spectra import smooth_name
 from curvelens.figures.wording import count, number, percent, plain, sentences
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ def _crossings(axes: Axes, rows: DataFrame) -> None:
 
 def _changes(axes: Axes, tables: Tables) -> None:
     rows = succeeded(tables["spectra"])
-    networks = {"ReLU": rows[rows["activation"] == "relu"], "SoftPlus": rows[rows["activation"] != "relu"]}
+    curved = rows[rows["activation"] != "relu"]
+    name_of_curved = smooth_name(curved)
+    networks = {"ReLU": rows[rows["activation"] == "relu"], name_of_curved: curved}
     axes.set_xlabel("change of the gradient\non the segment (share of its norm)")
     axes.set_ylabel("share of images with less")
-    axes.set_title("ReLU against SoftPlus")
+    axes.set_title(f"ReLU against {name_of_curved}")
     drawn = False
     for (name, part), colour in zip(networks.items(), (style.RELU, style.SOFTPLUS), strict=True):
         change = np.sort(part["gradient_change"].dropna().to_numpy(float))
@@ -156,8 +159,10 @@ def _walk(tables: Tables) -> str:
         f"changes by {percent(change)} of its norm, by at most {percent(jump)} at one border"
     )
     smooth = succeeded(tables["spectra"])
-    bend = smooth.loc[smooth["activation"] != "relu", "gradient_change"].median()
-    return f"{told}; with SoftPlus it changes by {percent(bend)}." if bend == bend else f"{told}."
+    smooth = smooth[smooth["activation"] != "relu"]
+    bend = smooth["gradient_change"].median()
+    other = "with SoftPlus it" if smooth_name(smooth) == "SoftPlus" else "the curved network's"
+    return f"{told}; {other} changes by {percent(bend)}." if bend == bend else f"{told}."
 
 
 def alt(tables: Tables) -> str:

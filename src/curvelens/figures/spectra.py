@@ -26,6 +26,11 @@ def smooth_rows(tables: Tables) -> DataFrame:
     return rows[rows["activation"] != "relu"]
 
 
+def smooth_name(rows: DataFrame) -> str:
+    """Name the networks of the rows of smooth ones: SoftPlus, or `curved` where they are not all of that."""
+    return "SoftPlus" if set(rows["activation"]) <= {"softplus"} else "curved"
+
+
 def relu_rows(tables: Tables) -> DataFrame:
     """Return the rows of piecewise-linear networks, whose Hessian is zero inside a linear region."""
     rows = succeeded(tables["spectra"])
@@ -65,7 +70,7 @@ def panel(axes: Axes, tables: Tables) -> None:
             np.median(smooth, axis=0),
             color=style.SOFTPLUS,
             linewidth=2.2,
-            label="SoftPlus (median bold)",
+            label=f"{smooth_name(smooth_rows(tables))} (median bold)",
         )
     if relu.size:
         rank = np.arange(1, relu.shape[1] + 1)
@@ -83,7 +88,7 @@ def _threshold(spectra: np.ndarray, scale: float) -> float:
     return float(10.0 ** np.floor(np.log10(max(middle, scale * 1e-4))))
 
 
-def _shares(axes: Axes, rows: DataFrame) -> None:
+def _shares(axes: Axes, rows: DataFrame, name: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
     rows = rows.sort_values("positive_share", ascending=False)
@@ -113,7 +118,7 @@ def _shares(axes: Axes, rows: DataFrame) -> None:
     style.integers(axes.xaxis)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(False)
-    axes.set_title("Signs, SoftPlus")
+    axes.set_title(f"Signs, {name}")
     axes.legend(loc="lower left", frameon=True, framealpha=0.9, edgecolor="none")
 
 
@@ -123,7 +128,8 @@ def verdicts(rows: DataFrame) -> dict[str, int]:
 
 
 def _verdicts(axes: Axes, tables: Tables) -> None:
-    parts = (("SoftPlus", style.SOFTPLUS, smooth_rows(tables)), ("ReLU", style.RELU, relu_rows(tables)))
+    name = smooth_name(smooth_rows(tables))
+    parts = ((name, style.SOFTPLUS, smooth_rows(tables)), ("ReLU", style.RELU, relu_rows(tables)))
     names = [(verdict, part) for part in parts for verdict in verdicts(part[2])][::-1]
     axes.set_xlabel("images")
     axes.set_title("Verdicts")
@@ -146,7 +152,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     figure, axes = style.panels(layout, 3, height=3.0)
     panel(axes[0], tables)
     axes[0].set_title("Spectra")
-    _shares(axes[1], smooth_rows(tables))
+    _shares(axes[1], smooth_rows(tables), smooth_name(smooth_rows(tables)))
     _verdicts(axes[2], tables)
     return figure
 
@@ -154,8 +160,9 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
 def headline(tables: Tables) -> str:
     """Return a few words for the first page's panel."""
     rows = smooth_rows(tables)
+    network = "With SoftPlus" if smooth_name(smooth_rows(tables)) == "SoftPlus" else "Curvature"
     return (
-        f"With SoftPlus: {_PHRASES.get(first, first)}"
+        f"{network}: {_PHRASES.get(first, first)}"
         if (first := next(iter(verdicts(rows)), ""))
         else "Curvature"
     )
@@ -169,7 +176,12 @@ def finding(tables: Tables) -> str:
     found = verdicts(rows)
     first, times = next(iter(found.items()))
     how = f"all {len(rows)}" if times == len(rows) else f"{times} of {len(rows)}"
-    start = f"With SoftPlus the network is {_PHRASES.get(first, first)}: around {how} images"
+    network = (
+        "With SoftPlus the network"
+        if smooth_name(smooth_rows(tables)) == "SoftPlus"
+        else "The curved network"
+    )
+    start = f"{network} is {_PHRASES.get(first, first)}: around {how} images"
     rank, radius = rows["effective_rank"].median(), rows["spectral_radius"].median()
     positive = (rows["largest_eigenvalue"] > -rows["smallest_eigenvalue"]).mean()
     name, dominant = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
@@ -204,7 +216,7 @@ def caption(tables: Tables) -> str:
 
 
 def _sizes(smooth: DataFrame, relu: DataFrame) -> list[str]:
-    sizes = (("SoftPlus", smooth["image_id"].nunique()), ("ReLU", relu["image_id"].nunique()))
+    sizes = ((smooth_name(smooth), smooth["image_id"].nunique()), ("ReLU", relu["image_id"].nunique()))
     return [f"n = {n} ({name})" for name, n in sizes if n]
 
 
