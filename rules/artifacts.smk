@@ -175,7 +175,7 @@ def manifest_files():
     found = expand(
         "results/data/{dataset}/{file}",
         dataset=settings.datasets,
-        file=["train.npz", "validation.npz", "test.npz", "dataset.json"],
+        file=["train.npz", "validation.npz", "test.npz"],
     )
     found += expand(
         "results/models/{model}/{file}",
@@ -185,6 +185,10 @@ def manifest_files():
     for subject in (*settings.experiments, *settings.studies):
         for files in artifacts(subject).values():
             found += [files] if isinstance(files, str) else files
+    for stage in ("fidelity", "attacks"):
+        found += expand(
+            "results/{stage}/{experiment}/choices.parquet", stage=stage, experiment=experiments_with(stage)
+        )
     films = [file for experiment in settings.experiments for file in film_files(experiment)]
     return list(dict.fromkeys([*found, *all_figures(), *films]))
 

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import subprocess
+from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from curvelens import manifest, tables
+from curvelens import crate, jobtimes, manifest, tables
 from curvelens.errors import DataError
 from curvelens.tables import Column
 
@@ -77,6 +79,59 @@ def test_zeros_of_both_signs_and_infinities_are_told_apart_as_numbers_are(tmp_pa
     assert len({digest(np.inf), digest(-np.inf), digest(0.0)}) == 3
 
 
+def test_the_crate_names_every_file_and_nothing_that_is_not_there(run):
+    """What RO-Crate 1.1 requires of descriptor, root and parts; every reference leads somewhere."""
+    (run / "tables/a b#é.csv").write_text("1")
+    described = {
+        "config": {"report": {"title": "How far?"}, "experiments": {"digits": {}}},
+        "datasets": {"digits": {"licence": "CC BY 4.0"}},
+        "project": {"commit": "abc", "changed": True},
+        "versions": {"Python": "3.11", "curvelens": "0.1.0"},
+        "hardware": {"system": "Linux"},
+        "jobs": [{"cpu_seconds": 2.5, "peak_mib": None}, {"cpu_seconds": None, "peak_mib": 7.0}],
+        "device": "cpu",
+        "seed": 3,
+    }
+    files = [*run.glob("tables/*"), run / "page.html"]
+    written = manifest.write(run / "manifest.json", described, files)
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    found = json.loads(json.dumps(crate.metadata(written, made)))
+    assert found["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
+    entities = {entity["@id"]: entity for entity in found["@graph"]}
+    assert len(entities) == len(found["@graph"])
+    assert entities["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    assert entities["ro-crate-metadata.json"]["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    root = entities["./"]
+    assert root["@type"] == "Dataset"
+    assert (root["name"], root["datePublished"]) == ("How far?", "2026-01-02")
+    assert "CC BY 4.0" in entities[root["license"]["@id"]]["description"]
+    parts = {part["@id"]: entities[part["@id"]] for part in root["hasPart"]}
+    assert {unquote(name) for name in parts} == {
+        "manifest.json",
+        *(str(file.relative_to(run)) for file in files),
+    }
+    for name, part in parts.items():
+        content = (run / unquote(name)).read_bytes()
+        assert part["@type"] == "File"
+        assert name == "manifest.json" or part["sha256"] == hashlib.sha256(content).hexdigest()
+    action = entities["#run"]
+    assert action["@type"] == "CreateAction"
+    assert action["endTime"] == "2026-01-02T03:04:05+00:00"
+    assert entities[action["instrument"]["@id"]]["softwareVersion"] == "0.1.0, commit abc with changes"
+    assert [entities[used["@id"]]["value"] for used in action["resourceUsage"]] == [2.5, 7.0]
+
+    def references(value):
+        if isinstance(value, dict):
+            return (
+                [value["@id"]]
+                if set(value) == {"@id"}
+                else [r for v in value.values() for r in references(v)]
+            )
+        return [r for v in value for r in references(v)] if isinstance(value, list) else []
+
+    assert set(references(found["@graph"])) - {"https://w3id.org/ro/crate/1.1"} <= set(entities)
+
+
 def test_what_changed_or_went_missing_is_named(run, capsys):
     assert manifest.main([str(run / "manifest.json")]) == 0
     (run / "page.html").write_text("<p>e</p>")
@@ -98,6 +153,14 @@ def test_two_runs_are_compared_by_the_content_of_their_tables(run, tmp_path, cap
     manifest.write(other / "manifest.json", {}, other.glob("tables/*"))
     assert manifest.main(both) == 1
     assert "tables/b.parquet: only in" in capsys.readouterr().out
+    timed(other / "tables/a.parquet", [1.0, np.nan, 0.12345])
+    manifest.write(other / "manifest.json", {}, [other / "tables/a.parquet"])
+    assert manifest.main(both) == 1
+    # 0.1234567 / 0.12345 = 1 + 5.4e-5
+    assert "a.parquet: differs in value in 1 of 3 rows, by 0.0054% at most" in capsys.readouterr().out
+    timed(other / "tables/a.parquet", [1.0, 2.0])
+    manifest.write(other / "manifest.json", {}, [other / "tables/a.parquet"])
+    assert manifest.compare(*both) == ["tables/a.parquet: differs in its rows: 3 and 2"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"files": [{}]}', '{"files": 3}'])
@@ -115,14 +178,17 @@ def test_a_damaged_table_is_named(tmp_path):
 
 
 def test_times_of_jobs_are_read_from_benchmark_files(tmp_path):
-    (tmp_path / "train_model").mkdir()
+    folder = tmp_path / "benchmarks/results/benchmarks"
+    (folder / "train_model").mkdir(parents=True)
     header = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n"
-    (tmp_path / "train_model/net.tsv").write_text(header + "2.5\t0:00:02\t512.0\t1\t2.25\n")
-    (tmp_path / "report.tsv").write_text(header + "0.1\t0:00:00\tNA\t-\tnan\n")
-    assert manifest.jobs(tmp_path) == [
+    (folder / "train_model/net.tsv").write_text(header + "2.5\t0:00:02\t512.0\t1\t2.25\n")
+    (folder / "report.tsv").write_text(header + "0.1\t0:00:00\tNA\t-\tnan\n")
+    assert manifest.jobs(folder) == [
         {"name": "report", "seconds": 0.1, "cpu_seconds": None, "peak_mib": None},
         {"name": "train_model/net", "seconds": 2.5, "cpu_seconds": 2.25, "peak_mib": 512.0},
     ]
+    found = jobtimes.read([folder / "train_model/net.tsv", folder / "gone.tsv"])
+    assert [job.rule for job in found] == ["train_model"]
 
 
 def test_the_commit_and_whether_it_was_changed(tmp_path):

@@ -10,15 +10,17 @@ with a second manifest it compares the tables of two runs.
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from curvelens import jobtimes
 from curvelens.errors import CurvelensError, DataError, on_one_line
 from curvelens.store import load_json, save_json, sha256
 
@@ -42,7 +44,9 @@ def content_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a parquet table's content, the same for runs that differ in rounding and time.
 
     Columns whose unit is a time are left out; floating-point numbers are rounded to :data:`DIGITS`
-    significant digits, half to even.
+    significant digits, half to even. Rounding alone makes no two runs equal, since there is a border between
+    any two rounded numbers: on one kind of machine the numbers themselves are the same, whatever the number
+    of cores and shards.
 
     Args:
         path: A parquet file whose columns say their unit, as :func:`curvelens.tables.write` writes them.
@@ -50,6 +54,17 @@ def content_sha256(path: str | Path) -> str:
     Raises:
         DataError: The file is no parquet table.
     """
+    digest = hashlib.sha256()
+    for name, values in _columns(path).items():
+        rounded = [
+            float(f"{value:.{DIGITS}g}") + 0.0 if isinstance(value, float) else value for value in values
+        ]
+        digest.update(f"{name}\n{rounded!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _columns(path: str | Path) -> dict[str, list[Any]]:
+    """Read the columns of a table that two runs may share, by name."""
     import pyarrow
     import pyarrow.parquet
 
@@ -57,15 +72,11 @@ def content_sha256(path: str | Path) -> str:
         table = pyarrow.parquet.read_table(path, partitioning=None)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as parquet; run the step that makes it again") from error
-    digest = hashlib.sha256()
-    for column in table.schema:
-        if (column.metadata or {}).get(b"unit", b"").decode() in _TIMES:
-            continue
-        values = table.column(column.name).to_pylist()
-        if pyarrow.types.is_floating(column.type):
-            values = [None if value is None else float(f"{value:.{DIGITS}g}") + 0.0 for value in values]
-        digest.update(f"{column.name}\n{values!r}\n".encode())
-    return digest.hexdigest()
+    return {
+        column.name: table.column(column.name).to_pylist()
+        for column in table.schema
+        if (column.metadata or {}).get(b"unit", b"").decode() not in _TIMES
+    }
 
 
 def describe(paths: Iterable[str | Path], root: str | Path) -> list[dict[str, Any]]:
@@ -103,20 +114,7 @@ def jobs(folder: str | Path) -> list[dict[str, Any]]:
         For each job its ``name`` (rule and wildcards), ``seconds`` of wall time, ``cpu_seconds`` and
         ``peak_mib``; None for what could not be measured, as of jobs shorter than a fraction of a second.
     """
-    found = []
-    for path in sorted(Path(folder).rglob("*.tsv")):
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-        measured: Mapping[str, Any] = rows[-1] if rows else {}
-        found.append(
-            {
-                "name": path.relative_to(folder).with_suffix("").as_posix(),
-                "seconds": _number(measured.get("s")),
-                "cpu_seconds": _number(measured.get("cpu_time")),
-                "peak_mib": _number(measured.get("max_rss")),
-            }
-        )
-    return found
+    return [asdict(job) for job in jobtimes.read(sorted(Path(folder).rglob("*.tsv")))]
 
 
 def git_state(folder: str | Path) -> dict[str, Any]:
@@ -156,6 +154,9 @@ def verify(path: str | Path) -> list[str]:
 def compare(first: str | Path, second: str | Path) -> list[str]:
     """Say which tables of two runs differ in content, a line each; see :func:`content_sha256`.
 
+    Where both tables lie beside their manifests, the line says in which columns and by how much: in the fifth
+    digit on another kind of processor, in the first after another choice.
+
     Raises:
         DataError: A manifest is missing or damaged.
     """
@@ -164,18 +165,50 @@ def compare(first: str | Path, second: str | Path) -> list[str]:
         for path in (first, second)
     )
     told = [f"{name}: only in {first if name in one else second}" for name in sorted(set(one) ^ set(two))]
-    return told + [f"{name}: differs" for name in sorted(set(one) & set(two)) if one[name] != two[name]]
+    for name in sorted(set(one) & set(two)):
+        if one[name] != two[name]:
+            files = [Path(path).parent / name for path in (first, second)]
+            there = all(file.is_file() for file in files)
+            told.append(f"{name}: differs" + (f" {_difference(*map(_columns, files))}" if there else ""))
+    return told
 
 
-def write(path: str | Path, contents: Mapping[str, Any], files: Iterable[str | Path]) -> None:
-    """Write a manifest.
+def _difference(one: Mapping[str, Sequence[Any]], two: Mapping[str, Sequence[Any]]) -> str:
+    """Say in which columns two tables differ, and by how much at most."""
+    if list(one) != list(two):
+        return f"in its columns: {', '.join(sorted(set(one) ^ set(two))) or 'their order'}"
+    rows = [len(next(iter(table.values()), ())) for table in (one, two)]
+    if rows[0] != rows[1]:
+        return f"in its rows: {rows[0]} and {rows[1]}"
+    told = []
+    for name in one:
+        apart = [_apart(*pair) for pair in zip(one[name], two[name], strict=True)]
+        count = sum(value > 0 for value in apart)
+        if count:
+            told.append(f"{name} in {count} of {rows[0]} rows, by {100 * max(apart):.2g}% at most")
+    return "in " + "; ".join(told)
+
+
+def _apart(one: Any, two: Any) -> float:
+    """Return how far two values are apart, as a share of the larger; 1 for what is no number."""
+    if one == two or (one != one and two != two):
+        return 0.0
+    if isinstance(one, float) and isinstance(two, float) and math.isfinite(one) and math.isfinite(two):
+        return abs(one - two) / max(abs(one), abs(two))
+    return 1.0
+
+
+def write(path: str | Path, contents: Mapping[str, Any], files: Iterable[str | Path]) -> dict[str, Any]:
+    """Write a manifest and return what it says.
 
     Args:
         path: The file; what it describes lies below its folder.
         contents: What to say beside the files: configuration, versions and the like.
         files: What the run made.
     """
-    save_json(path, {**contents, "files": describe(files, Path(path).parent)})
+    written = {**contents, "files": describe(files, Path(path).parent)}
+    save_json(path, written)
+    return written
 
 
 def _files(path: str | Path) -> list[dict[str, Any]]:
@@ -193,14 +226,6 @@ def _describes(entry: Any) -> bool:
     name = PurePosixPath(entry["@id"])
     inside = bool(name.parts) and not name.is_absolute() and ".." not in name.parts
     return inside and on_one_line(entry["@id"])
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:  # Snakemake writes "-" or "NA" for what it could not measure
-        return None
-    return value if value == value else None
 
 
 def main(arguments: Sequence[str]) -> int:

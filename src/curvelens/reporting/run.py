@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import shutil
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvelens import devices
+from curvelens import devices, jobtimes
 from curvelens.figures.wording import MISSING, count, duration, percent
 from curvelens.reporting.html import Html, code, details, note, table
 from curvelens.summaries.failures import unreadable
@@ -27,29 +26,6 @@ _PACKAGES = (
 _SHOWN_ERRORS = 5
 
 
-def stage_of(path: Path) -> str:
-    """Return the rule that a benchmark file belongs to: the folder after ``benchmarks``, else its stem."""
-    parts = path.with_suffix("").parts
-    if "benchmarks" in parts[:-1]:
-        return parts[parts.index("benchmarks") + 1]
-    return parts[-1]
-
-
-def _measured(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [
-            {key: _as_float(row.get(key)) for key in ("s", "max_rss", "cpu_time")}
-            for row in csv.DictReader(stream, delimiter="\t")
-        ]
-
-
-def _as_float(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:  # Snakemake writes "-" or "NA" for what it could not measure
-        return float("nan")
-
-
 def times(paths: Iterable[Path]) -> Html:
     """Return run time and memory by stage, from Snakemake's benchmark files.
 
@@ -60,23 +36,21 @@ def times(paths: Iterable[Path]) -> Html:
     Returns:
         A table, longest stage first, or a note where nothing was measured.
     """
-    stages: dict[str, list[dict[str, float]]] = {}
-    for path in map(Path, paths):
-        if path.is_file():
-            stages.setdefault(stage_of(path), []).extend(_measured(path))
-    stages = {name: jobs for name, jobs in stages.items() if jobs}
+    stages: dict[str, list[jobtimes.Job]] = {}
+    for job in jobtimes.read(paths):
+        stages.setdefault(job.rule, []).append(job)
     if not stages:
         return note("This run kept no benchmark files, so its time and memory are unknown.")
-    totals = {name: _sum(job["s"] for job in jobs) for name, jobs in stages.items()}
+    totals = {name: sum(_seconds(jobs)) for name, jobs in stages.items()}
     rows = []
     for name in sorted(totals, key=lambda name: -totals[name]):
         jobs = stages[name]
-        memory = [job["max_rss"] for job in jobs if job["max_rss"] == job["max_rss"]]
-        longest = max((job["s"] for job in jobs if job["s"] == job["s"]), default=float("nan"))
+        memory = [job.peak_mib for job in jobs if job.peak_mib is not None]
+        longest = max(_seconds(jobs), default=float("nan"))
         peak = f"{max(memory):,.0f} MiB" if memory else MISSING
         rows.append([name.replace("_", " "), len(jobs), duration(totals[name]), duration(longest), peak])
     number = sum(len(jobs) for jobs in stages.values())
-    rows.append(["all", number, duration(_sum(totals.values())), "", ""])
+    rows.append(["all", number, duration(sum(totals.values())), "", ""])
     caption = (
         "Wall time of a stage's jobs (which may have run side by side), its longest job, its peak memory."
     )
@@ -85,12 +59,12 @@ def times(paths: Iterable[Path]) -> Html:
 
 def total_seconds(paths: Iterable[Path]) -> float:
     """Return the wall time of all jobs together; NaN where nothing was measured."""
-    measured = [job["s"] for path in map(Path, paths) if path.is_file() for job in _measured(path)]
-    return _sum(measured) if measured else float("nan")
+    measured = jobtimes.read(paths)
+    return sum(_seconds(measured)) if measured else float("nan")
 
 
-def _sum(values: Iterable[float]) -> float:
-    return sum(value for value in values if value == value)
+def _seconds(jobs: Iterable[jobtimes.Job]) -> list[float]:
+    return [job.seconds for job in jobs if job.seconds is not None]
 
 
 def versions() -> list[tuple[str, str]]:
