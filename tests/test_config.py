@@ -12,6 +12,7 @@ from workflow_runs import TEST_CONFIG, output, snakemake
 
 from curvelens.config import load
 from curvelens.errors import ConfigError
+from curvelens.sections.left_out import check_left_out
 from curvelens.sections.plain import check_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,9 +104,32 @@ def test_what_is_set_to_null_is_left_out(good):
     raw = changed(good, "experiments.digits.model", "digits_relu")
     raw["experiments"]["other"] = raw["models"]["other"] = raw["datasets"]["other"] = None
     assert list(load(raw).experiments) == ["digits"]
+    raw["experiments"]["other"] = "null"  # what --config 'experiments={other: null}' gives
+    assert list(load(raw).experiments) == ["digits"]
     raw["experiments"]["digits"] = None
     with pytest.raises(ConfigError, match="experiments"):
         load(raw)
+
+
+def test_only_what_some_file_has_may_be_left_out(tmp_path):
+    def file(name, **sections):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(sections))
+        return path
+
+    base = file("base.yaml", experiments={"mnist": {"model": "m"}, "cifar10": {"model": "c"}})
+    overlay = file("overlay.yaml", experiments={"cifar10": None, "photographs": None})
+    shipped = file("shipped.yaml", experiments={"photographs": {"model": "p"}})
+    merged = {"experiments": {"mnist": {"model": "m"}, "cifar10": None, "photographs": None}}
+    check_left_out(merged, [base, overlay], [shipped])
+    with pytest.raises(ConfigError, match=r"experiments\.photographs = null leaves out what no"):
+        check_left_out(merged, [base, overlay])
+    merged["experiments"]["mnst"] = None
+    with pytest.raises(ConfigError, match=r"experiments\.mnst = null .* did you mean 'mnist'\?"):
+        check_left_out(merged, [base, overlay], [shipped])
+    # A workflow that takes this one as a module has them elsewhere in its file, if in one at all.
+    check_left_out(merged, [file("module.yaml", curvelens={"experiments": {}})], [shipped])
+    check_left_out(merged, [], [shipped])
 
 
 def test_checking_needs_neither_torch_nor_pandas():

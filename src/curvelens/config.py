@@ -22,6 +22,7 @@ from curvelens.sections.evaluation import Evaluation
 from curvelens.sections.explanations import Explanations
 from curvelens.sections.fidelity import Fidelity
 from curvelens.sections.judging import Judging
+from curvelens.sections.left_out import without_left_out
 from curvelens.sections.messages import one_line
 from curvelens.sections.path import Path
 from curvelens.sections.plain import check_plain
@@ -133,15 +134,7 @@ class Config(Closed):
     @model_validator(mode="before")
     @classmethod
     def _leave_out(cls, raw: Any) -> Any:
-        # What a later --configfile or --config sets to null is left out; a merge alone could only add.
-        if not isinstance(raw, dict):
-            return raw
-        return {
-            key: {name: entry for name, entry in section.items() if entry is not None}
-            if key in ("datasets", "models", "experiments", "studies") and isinstance(section, dict)
-            else section
-            for key, section in raw.items()
-        }
+        return without_left_out(raw) if isinstance(raw, dict) else raw
 
 
 def load(raw: dict[str, Any]) -> Config:
