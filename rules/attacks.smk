@@ -26,7 +26,7 @@ rule measure_attacks:
         shards=shard_count("attacks"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.attacks", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("measure_attacks", model_code(model_of(wildcards))),
     message:
         "Measure attacks on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -48,7 +48,7 @@ rule choose_attacks:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.attacks"),
+        code=lambda wildcards: program("choose_attacks"),
     message:
         "Choose the parameters of attacks on validation images of {wildcards.experiment}"
     script:
@@ -76,7 +76,7 @@ rule gather_attacks:
     threads: 1
     params:
         source=dataset_source,
-        code=lambda wildcards: library("summaries.attacks", "summaries.paired_attacks"),
+        code=lambda wildcards: program("gather_attacks"),
     message:
         "Gather the attacks table of {wildcards.experiment}"
     script:

@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-source = Path(str(workflow.current_basedir)).resolve().parent / "src"
+workflow_folder = Path(str(workflow.current_basedir)).resolve().parent
+source = workflow_folder / "src"
 if source.is_dir():
     # The library that came with this workflow, not another one that happens to be installed; jobs inherit it.
     sys.path.insert(0, str(source))
@@ -14,12 +15,15 @@ from curvelens import datasets, devices, methods, models, store, summaries
 from curvelens import figures as figure_library
 from curvelens.config import load
 from curvelens.errors import ConfigError, StorageError
-from curvelens.provenance import code_version
+from curvelens.provenance import code_version, files_version
+from curvelens.sections.left_out import check_left_out
 from curvelens.sections.plain import check_files
+from curvelens.store import sha256
 from curvelens.writing import tidy
 
 try:
     check_files(workflow.configfiles)
+    check_left_out(config, workflow.configfiles, sorted((workflow_folder / "config").glob("*.yaml")))
     settings = load(config)
 except ConfigError as error:
     # One line and a non-zero exit; a WorkflowError would wrap it in a traceback.
@@ -203,13 +207,32 @@ def growing(first):
     return lambda wildcards, attempt: first * attempt
 
 
-def library(*modules):
-    """Version of the library code that a job runs: an edit reruns what depends on it and nothing else.
+def program(script, *modules):
+    """Version of what a job runs: its script, what that imports, and modules that it finds by name.
 
+    An edit reruns what depends on it and nothing else. The date of a file says nothing: all are new in a new checkout.
     Rules call it in a function of wildcards: sources are then read for the jobs at hand alone, not for every rule
     each time that Snakemake starts, as it does twice for each job of a cluster.
     """
-    return code_version(*(f"curvelens.{module}" for module in modules))
+    return code_version(
+        *(f"curvelens.{module}" for module in modules),
+        script=workflow.source_path(f"../scripts/{script}.py"),
+    )
+
+
+def sources(*paths):
+    """Files of this workflow that a job reads, as a function whose result Snakemake does not record.
+
+    They are no inputs, of which it compares paths and dates: in another checkout both are new. `text_version` is
+    recorded instead.
+    """
+    found = [workflow.source_path(path) for path in paths]
+    return lambda wildcards, output: found
+
+
+def text_version(*paths):
+    """Checksums of files of this workflow: a job reruns when one of them says something else."""
+    return [sha256(workflow.source_path(path)) for path in paths]
 
 
 def given_weights(wildcards):
@@ -253,9 +276,32 @@ def dataset_info(wildcards):
     return f"results/data/{settings.models[wildcards.model].dataset}/dataset.json"
 
 
-def dataset_code(dataset):
-    """Version of the code that prepares a data set."""
-    return library("datasets", registered(datasets.REGISTRY, settings.datasets[dataset].source))
+def loader(dataset):
+    """Module, below curvelens, that reads a data set of the config."""
+    return registered(datasets.REGISTRY, settings.datasets[dataset].source)
+
+
+def given_files(dataset):
+    """Version of the files in a data set's `data_dir`; None where published checksums decide what is in them."""
+    chosen = settings.datasets[dataset]
+    published = isinstance(datasets.REGISTRY.get(chosen.source).traits.get("downloads"), tuple)
+    return None if published or chosen.data_dir is None else files_version(chosen.data_dir)
+
+
+def data_settings(dataset):
+    """What decides, beside code, what is in a data set: its settings, whatever folder it lies in, and its files."""
+    chosen = settings.datasets[dataset].model_dump(mode="json", exclude={"data_dir"})
+    return chosen | {"given": given_files(dataset)}
+
+
+def data_code(dataset):
+    """Version of the code that decides what is in a data set: its loader and how it is split.
+
+    How it is described and written decides nothing that a network is trained on.
+    """
+    return code_version(
+        "curvelens.datasets._splitting", f"curvelens.{loader(dataset)}", without=["curvelens.datasets"]
+    )
 
 
 def model_code(model):

@@ -24,9 +24,8 @@ rule explain_competing:
         settings=section("competing"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.competing",
-            "models",
+        code=lambda wildcards: program(
+            "explain_competing",
             *(
                 registered(methods.REGISTRY, method)
                 for method in settings.experiments[wildcards.experiment].competing.methods

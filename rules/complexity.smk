@@ -21,7 +21,7 @@ rule measure_complexity:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.complexity"),
+        code=lambda wildcards: program("measure_complexity"),
     message:
         "Measure how many gradient calls a smoothed Hessian needs, {wildcards.study}"
     script:

@@ -41,8 +41,9 @@ rule prepare_dataset:
         runtime=growing(60),
     params:
         settings=lambda wildcards: settings.datasets[wildcards.dataset].model_dump(mode="json"),
+        given=lambda wildcards: given_files(wildcards.dataset),
         seed=settings.seed,
-        code=lambda wildcards: dataset_code(wildcards.dataset),
+        code=lambda wildcards: program("prepare_dataset", loader(wildcards.dataset)),
     message:
         "Prepare data set {wildcards.dataset}"
     script:

@@ -16,11 +16,11 @@ rule compute_distances:
         runtime=growing(60),
         gpu=gpu,
     params:
-        settings=section("distances"),
+        settings=section("distances", "compared_images", "examples"),
         shards=shard_count("distances"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("compute_distances", model_code(model_of(wildcards))),
     message:
         "Compare CASO with CAFO on {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -44,7 +44,7 @@ rule gather_distances:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.distances"),
+        code=lambda wildcards: program("gather_distances"),
     message:
         "Gather the CASO-against-CAFO table of {wildcards.experiment}"
     script:
@@ -74,7 +74,7 @@ rule compare_curvatures:
         c1=lambda wildcards: settings.experiments[wildcards.experiment].distances.c1,
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.distances", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("compare_curvatures", model_code(model_of(wildcards))),
     message:
         "Compare forms of the Hessian on {wildcards.experiment}"
     script:
@@ -100,12 +100,10 @@ rule explain_examples:
         runtime=growing(60),
         gpu=gpu,
     params:
-        settings=section("distances"),
+        settings=section("distances", "images", "compared_images"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.distance_examples", "models", model_code(model_of(wildcards))
-        ),
+        code=lambda wildcards: program("explain_examples", model_code(model_of(wildcards))),
     message:
         "Explain the images of {wildcards.experiment} on which CASO and CAFO agree most and least"
     script:

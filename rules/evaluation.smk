@@ -20,7 +20,7 @@ rule predict_images:
     params:
         images=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.images,
         device=settings.device,
-        code=lambda wildcards: library("experiments.evaluation", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("predict_images", model_code(model_of(wildcards))),
     message:
         "Classify the test images of {wildcards.experiment}"
     script:
@@ -49,7 +49,7 @@ rule summarise_predictions:
     params:
         bins=lambda wildcards: settings.experiments[wildcards.experiment].evaluation.bins,
         seed=settings.seed,
-        code=lambda wildcards: library("summaries.evaluation"),
+        code=lambda wildcards: program("summarise_predictions"),
     message:
         "Measure accuracy and calibration of the network of {wildcards.experiment}"
     script:

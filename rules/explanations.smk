@@ -37,9 +37,8 @@ for experiment in experiments_with("explanations"):
             seed=settings.seed,
             device=settings.device,
             # Named, because the loop goes on before this is called.
-            code=lambda wildcards, experiment=experiment, model=model: library(
-                "experiments.explanations",
-                "models",
+            code=lambda wildcards, experiment=experiment, model=model: program(
+                "explain",
                 *(registered(methods.REGISTRY, method) for method in explained_methods(experiment)),
                 model_code(model),
             ),
@@ -70,7 +69,7 @@ rule gather_explanations:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.explanations"),
+        code=lambda wildcards: program("gather_explanations"),
     message:
         "Gather the index of explanations of {wildcards.experiment}"
     script:
@@ -97,7 +96,7 @@ rule compare_maps:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        code=lambda wildcards: library("summaries.map_agreement"),
+        code=lambda wildcards: program("compare_maps"),
     message:
         "Compare the maps of all methods of {wildcards.experiment}"
     script:

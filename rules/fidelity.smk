@@ -19,7 +19,7 @@ rule choose_neuron:
     params:
         neuron_class=lambda wildcards: settings.experiments[wildcards.experiment].fidelity.neuron_class,
         device=settings.device,
-        code=lambda wildcards: library("experiments.inner_neurons", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("choose_neuron", model_code(model_of(wildcards))),
     message:
         "Choose the inner neuron of {wildcards.experiment}"
     script:
@@ -42,7 +42,7 @@ rule compute_covariance:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        code=lambda wildcards: library("experiments.covariances"),
+        code=lambda wildcards: program("compute_covariance"),
     message:
         "Compute the {wildcards.covariance} covariance of the training images of {wildcards.dataset}"
     script:
@@ -80,7 +80,7 @@ rule measure_fidelity:
         shards=shard_count("fidelity"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.fidelity", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("measure_fidelity", model_code(model_of(wildcards))),
     message:
         "Measure P_MSE on {wildcards.split} images of {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -102,7 +102,7 @@ rule choose_fidelity:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.fidelity"),
+        code=lambda wildcards: program("choose_fidelity"),
     message:
         "Choose the parameters of P_MSE on validation images of {wildcards.experiment}"
     script:
@@ -129,7 +129,7 @@ rule gather_fidelity:
     params:
         source=dataset_source,
         architecture=architecture,
-        code=lambda wildcards: library("summaries.fidelity"),
+        code=lambda wildcards: program("gather_fidelity"),
     message:
         "Gather the P_MSE table of {wildcards.experiment}"
     script:

@@ -16,7 +16,7 @@ rule draw_chart:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("figures", f"figures.{wildcards.figure}"),
+        code=lambda wildcards: program("draw_figure", f"figures.{wildcards.figure}"),
     message:
         "Draw {wildcards.figure} of {wildcards.subject}"
     script:

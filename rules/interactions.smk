@@ -22,7 +22,7 @@ rule train_interactions:
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
-        code=lambda wildcards: library("synthetic", "training", "models", "models.regression_mlp"),
+        code=lambda wildcards: program("train_interactions", "models.regression_mlp"),
     message:
         "Train the network of {wildcards.study} on a target whose interactions are known"
     script:
@@ -62,7 +62,7 @@ rule measure_interactions:
         surface=study_keys("surface_sigma_squared", "surface_points"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.interactions", "models", "models.regression_mlp"),
+        code=lambda wildcards: program("measure_interactions", "models.regression_mlp"),
     message:
         "Measure the interactions of {wildcards.study} at every level of smoothing"
     script:

@@ -26,10 +26,8 @@ rule judge:
         shards=shard_count("judging"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.judging",
-            "experiments.judging_grids",
-            "models",
+        code=lambda wildcards: program(
+            "judge",
             *(registered(methods.REGISTRY, name) for name in explained_methods(wildcards.experiment)),
             model_code(model_of(wildcards)),
         ),
@@ -60,7 +58,7 @@ rule gather_judgement:
     threads: 1
     params:
         seed=settings.seed,
-        code=lambda wildcards: library("summaries.judging"),
+        code=lambda wildcards: program("gather_judgement"),
     message:
         "Gather how the explanations of {wildcards.experiment} do"
     script:

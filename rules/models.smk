@@ -23,16 +23,14 @@ rule train_model:
         gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
-        data=lambda wildcards: settings.datasets[settings.models[wildcards.model].dataset].model_dump(
-            mode="json"
-        ),
+        data=lambda wildcards: data_settings(settings.models[wildcards.model].dataset),
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
-        code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+        code=lambda wildcards: program("train_model", model_code(wildcards.model)),
         own_code=own_code,
-        data_code=lambda wildcards: dataset_code(settings.models[wildcards.model].dataset),
+        data_code=lambda wildcards: data_code(settings.models[wildcards.model].dataset),
     message:
         "Train {wildcards.model}"
     script:
@@ -81,7 +79,7 @@ rule import_model:
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
         own_weights=lambda wildcards: contents(filter(None, [settings.models[wildcards.model].weights])),
-        code=lambda wildcards: library("models", model_code(wildcards.model)),
+        code=lambda wildcards: program("import_model", model_code(wildcards.model)),
         own_code=own_code,
     message:
         "Import the weights of {wildcards.model}"
@@ -114,7 +112,7 @@ rule evaluate_model:
         trained=lambda wildcards: wildcards.model in trained_models(),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("training", "models", model_code(wildcards.model)),
+        code=lambda wildcards: program("evaluate_model", model_code(wildcards.model)),
         own_code=own_code,
     message:
         "Evaluate {wildcards.model}"

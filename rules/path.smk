@@ -1,3 +1,6 @@
+from curvelens.summaries.path import METHODS as PATH_METHODS
+
+
 rule follow_path:
     input:
         network=network,
@@ -22,7 +25,11 @@ rule follow_path:
         settings=section("path"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.path", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program(
+            "follow_path",
+            *(registered(methods.REGISTRY, name) for name in PATH_METHODS),
+            model_code(model_of(wildcards)),
+        ),
     message:
         "Follow the path between two classes of {wildcards.experiment}"
     script:
@@ -47,7 +54,7 @@ rule render_film:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("figures.film", "figures.film_texts"),
+        code=lambda wildcards: program("render_film"),
     message:
         "Render the film of {wildcards.experiment}"
     script:

@@ -1,11 +1,17 @@
+GALLERY_TEMPLATES = [
+    "../report/template/curvelens/style.css",
+    "../report/template/gallery/style.css",
+    "../report/template/gallery/filter.js",
+]
+REPORT_TEXT = [
+    "../report/index.py",
+    *(f"../report/template/curvelens/{name}" for name in ("conf.json", "index.html.j2", "style.css")),
+]
+
+
 rule render_gallery:
     input:
         unpack(gallery_inputs),
-        templates=[
-            workflow.source_path("../report/template/curvelens/style.css"),
-            workflow.source_path("../report/template/gallery/style.css"),
-            workflow.source_path("../report/template/gallery/filter.js"),
-        ],
     output:
         index="results/report/gallery/index.html",
         pages="results/report/gallery/pages.json",
@@ -21,10 +27,12 @@ rule render_gallery:
         mem_mb=growing(3000),
         runtime=growing(20),
     params:
+        templates=sources(*GALLERY_TEMPLATES),
+        text=text_version(*GALLERY_TEMPLATES),
         title=settings.report.title,
         limit=settings.report.gallery,
-        code=lambda wildcards: library(
-            "reporting.gallery", *(f"summaries.{name}" for name in summaries.modules())
+        code=lambda wildcards: program(
+            "render_gallery", *(f"summaries.{name}" for name in summaries.modules())
         ),
     message:
         "Render the gallery"
@@ -35,11 +43,6 @@ rule render_gallery:
 rule render_report:
     input:
         gallery="results/report/gallery/pages.json" if galleried() else [],
-        notebook=workflow.source_path("../report/index.py"),
-        template=[
-            workflow.source_path(f"../report/template/curvelens/{name}")
-            for name in ("conf.json", "index.html.j2", "style.css")
-        ],
         figures=reported_artifacts("figures"),
         films=reported_artifacts("films"),
         tables=reported_artifacts("tables"),
@@ -61,11 +64,14 @@ rule render_report:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
+        # The notebook, then the template of its page, which is found beside it.
+        text=sources(*REPORT_TEXT),
+        text_version=text_version(*REPORT_TEXT),
         config=settings.model_dump(mode="json"),
         # Not written out: a workflow that imports this one as a module may put a folder before them.
         benchmarks=subpath(output.page, strip_suffix="report/index.html", with_suffix="benchmarks"),
         workdir=subpath(output.page, strip_suffix="index.html", with_suffix="notebook"),
-        code=lambda wildcards: library("reporting"),
+        code=lambda wildcards: program("render_report"),
     message:
         "Render the report"
     script:
@@ -88,7 +94,7 @@ rule count_failures:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.failures"),
+        code=lambda wildcards: program("count_failures"),
     message:
         "Count failed images"
     script:
@@ -112,7 +118,7 @@ rule check_failures:
     threads: 1
     params:
         threshold=settings.failure_threshold,
-        code=lambda wildcards: library("summaries.failures"),
+        code=lambda wildcards: program("check_failures"),
     message:
         "Check that few enough images failed"
     script:

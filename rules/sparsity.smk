@@ -21,7 +21,7 @@ rule compute_sparsity:
         shards=shard_count("sparsity"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.sparsity", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("compute_sparsity", model_code(model_of(wildcards))),
     message:
         "Follow CAFO and CASO along lambda_1 on {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -45,7 +45,7 @@ rule gather_sparsity:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.sparsity"),
+        code=lambda wildcards: program("gather_sparsity"),
     message:
         "Gather sparsity along lambda_1 of {wildcards.experiment}"
     script:

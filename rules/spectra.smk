@@ -28,7 +28,7 @@ rule compute_spectra:
         shards=shard_count("spectra"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.spectra", "models", model_code(wildcards.model)),
+        code=lambda wildcards: program("compute_spectra", model_code(wildcards.model)),
     message:
         "Compute Hessian spectra of {wildcards.model}, shard {wildcards.shard}"
     script:
@@ -61,9 +61,7 @@ rule sweep_spectra:
         settings=section("spectra", "images"),
         models=spectra_models,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.spectra_sweep", "models", *map(model_code, spectra_models(wildcards))
-        ),
+        code=lambda wildcards: program("sweep_spectra", *map(model_code, spectra_models(wildcards))),
     message:
         "Compare Hessians of {wildcards.experiment} from smooth to nearly ReLU, and of several classes"
     script:
@@ -97,7 +95,7 @@ rule gather_spectra:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.spectra"),
+        code=lambda wildcards: program("gather_spectra"),
     message:
         "Gather the Hessian spectra of {wildcards.experiment}"
     script:

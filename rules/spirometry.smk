@@ -18,7 +18,7 @@ rule make_curves:
         settings=study,
         own_curves=lambda wildcards: contents(recorded_curves(wildcards)),
         seed=settings.seed,
-        code=lambda wildcards: library("experiments.exhalations"),
+        code=lambda wildcards: program("make_curves"),
     message:
         "Simulate exhalation curves, {wildcards.study}"
     script:
@@ -52,7 +52,7 @@ rule train_on_curves:
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
-        code=lambda wildcards: library("experiments.exhalations", "models.residual_cnn_1d"),
+        code=lambda wildcards: program("train_on_curves", "models.residual_cnn_1d"),
     message:
         "Train the network with {wildcards.kernels} kernels, {wildcards.study}"
     script:
@@ -88,7 +88,7 @@ rule explain_curves:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.spirometry", "models.residual_cnn_1d"),
+        code=lambda wildcards: program("explain_curves", "models.residual_cnn_1d"),
     message:
         "Explain FEV1 by the network with {wildcards.kernels} kernels, {wildcards.study}"
     script:
@@ -128,7 +128,7 @@ rule gather_curves:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.spirometry"),
+        code=lambda wildcards: program("gather_curves"),
     message:
         "Gather the tables of {wildcards.study}"
     script:

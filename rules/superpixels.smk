@@ -21,7 +21,7 @@ rule compute_superpixels:
         shards=shard_count("superpixels"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.superpixels", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("compute_superpixels", model_code(model_of(wildcards))),
     message:
         "Sum interactions over super-pixels of {wildcards.experiment}, shard {wildcards.shard}"
     script:
@@ -43,7 +43,7 @@ rule gather_superpixels:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.superpixels"),
+        code=lambda wildcards: program("gather_superpixels"),
     message:
         "Gather the super-pixel interactions of {wildcards.experiment}"
     script:

@@ -27,12 +27,7 @@ rule measure_theorems:
         settings=study,
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library(
-            "experiments.theorems",
-            "experiments.rank_one",
-            "experiments.relaxation",
-            "experiments.convergence",
-        ),
+        code=lambda wildcards: program("measure_theorems"),
     message:
         "Measure what theorems promise of Hessian, CASO and its solvers, {wildcards.study}"
     script:

@@ -1,15 +1,13 @@
 rule measure_trust:
     input:
         network=network,
-        # Parameters are chosen on validation images; both splits go through one job, which is short.
-        validation=images("validation"),
-        test=images("test"),
+        images=images(None),
     output:
-        "results/trust/{experiment}/{shard}.parquet",
+        "results/trust/{experiment}/{split}/{shard}.parquet",
     log:
-        "results/logs/measure_trust/{experiment}/{shard}.log",
+        "results/logs/measure_trust/{experiment}/{split}/{shard}.log",
     benchmark:
-        "results/benchmarks/measure_trust/{experiment}/{shard}.tsv"
+        "results/benchmarks/measure_trust/{experiment}/{split}/{shard}.tsv"
     conda:
         "../envs/curvelens.yaml"
     threads: 1
@@ -18,20 +16,26 @@ rule measure_trust:
         runtime=growing(120),
         gpu=gpu,
     params:
-        settings=section("trust"),
+        settings=section_of_split("trust"),
+        images=images_of_split("trust"),
         shards=shard_count("trust"),
         seed=settings.seed,
         device=settings.device,
-        code=lambda wildcards: library("experiments.trust", "models", model_code(model_of(wildcards))),
+        code=lambda wildcards: program("measure_trust", model_code(model_of(wildcards))),
     message:
-        "Measure how far local models of {wildcards.experiment} may be believed, shard {wildcards.shard}"
+        "Measure how far to believe local models of {wildcards.experiment} on {wildcards.split} images, shard {wildcards.shard}"
     script:
         "../scripts/measure_trust.py"
 
 
 rule gather_trust:
     input:
-        shards=shard_files("results/trust/{experiment}/{shard}.parquet", "trust"),
+        # Parameters are chosen on validation images, results reported on test images.
+        shards=shard_files(
+            "results/trust/{experiment}/{split}/{shard}.parquet",
+            "trust",
+            split=["validation", "test"],
+        ),
     output:
         summary="results/tables/{experiment}/trust.parquet",
         summary_csv="results/tables/{experiment}/trust.csv",
@@ -46,7 +50,7 @@ rule gather_trust:
         "../envs/curvelens.yaml"
     threads: 1
     params:
-        code=lambda wildcards: library("summaries.trust"),
+        code=lambda wildcards: program("gather_trust"),
     message:
         "Gather the trust radii of {wildcards.experiment}"
     script:

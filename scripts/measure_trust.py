@@ -1,9 +1,7 @@
-"""Measure trust radii on one shard of validation images, which choose parameters, and of test images."""
+"""Measure trust radii on one shard: validation images, which choose parameters, or test images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from curvelens import devices, jobs, models, tables
 from curvelens.experiments import selection, trust
@@ -15,15 +13,18 @@ if TYPE_CHECKING:
     snakemake: Snakemake
 
 jobs.start(snakemake.log[0], snakemake.threads)
-settings = dict(snakemake.params.settings)
-counts = {"validation": settings.pop("validation_images"), "test": settings.pop("images")}
+split = snakemake.wildcards.split
 device = devices.device(snakemake.params.device, snakemake.resources.gpu)
 model = models.load(Path(snakemake.input.network[0]).parent, device)
-parts = []
-for split, count in counts.items():
-    images = selection.shard(
-        snakemake.input[split], count, int(snakemake.wildcards.shard), snakemake.params.shards
-    )
-    part = trust.measure(model, images, split=split, seed=snakemake.params.seed, device=device, **settings)
-    parts.append(part)
-tables.write(pd.concat(parts), TRUST, snakemake.output[0])
+images = selection.shard(
+    snakemake.input.images, snakemake.params.images, int(snakemake.wildcards.shard), snakemake.params.shards
+)
+table = trust.measure(
+    model,
+    images,
+    split=split,
+    **snakemake.params.settings,
+    seed=snakemake.params.seed,
+    device=device,
+)
+tables.write(table, TRUST, snakemake.output[0])

@@ -22,7 +22,7 @@ for name, files in snakemake.input.items():
 gallery.write(
     snakemake.params.title,
     experiments,
-    dict(zip(("style", "gallery", "script"), map(Path, snakemake.input.templates), strict=True)),
+    dict(zip(("style", "gallery", "script"), map(Path, snakemake.params.templates), strict=True)),
     Path(snakemake.output.index).parent,
     snakemake.params.limit,
 )

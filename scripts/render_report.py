@@ -40,7 +40,7 @@ contents = {
 # What else the tables come from, for programs: docs/replication.py names data, networks and machine by it.
 store.save_json(snakemake.output.run, {"config": config, **reporting.machine(config["device"])})
 reporting.render(
-    Path(snakemake.input.notebook),
+    Path(snakemake.params.text[0]),
     {"contents": contents},
     Path(snakemake.output.page),
     Path(snakemake.params.workdir),

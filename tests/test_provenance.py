@@ -25,6 +25,8 @@ LAYERS = [
         "store",
         "npz",
         "manifest",
+        "crate",
+        "jobtimes",
         "datasets",
         "models",
         "training",
@@ -64,6 +66,12 @@ def test_imports_point_downwards(module):
     assert not upwards
 
 
+def forget():
+    for function in vars(provenance).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+
+
 def test_closure_follows_imports_at_any_depth_and_inside_functions():
     closure = provenance.source_closure("curvelens.methods.smoothgrad")
     # smoothgrad imports methods, which imports _noise inside a function, which imports smoothing and targets.
@@ -80,10 +88,6 @@ def test_code_version_sees_edits_but_not_layout(tmp_path, monkeypatch):
     (package / "c.py").write_text("y = 2\n")
     monkeypatch.setattr(provenance, "_ROOT", package)
 
-    def forget():
-        for cached in (provenance.imports, provenance._path, provenance._parse, provenance._normalised):
-            cached.cache_clear()
-
     def version():
         forget()
         return provenance.code_version("curvelens.a")
@@ -92,12 +96,89 @@ def test_code_version_sees_edits_but_not_layout(tmp_path, monkeypatch):
         original = version()
         (package / "c.py").write_text("y = 3\n")
         assert version() == original
-        (package / "b.py").write_text("# a comment\ndef f():\n\n    return 1\n")
+        (package / "b.py").write_text('"""What it is."""\n# a comment\ndef f():\n\n    return 1\n')
+        assert version() == original
+        (package / "b.py").write_text('def f():\n    """Return one."""\n    return 1\n')
         assert version() == original
         (package / "b.py").write_text("def f():\n    return 2\n")
         assert version() != original
     finally:
         forget()
+
+
+def test_names_that_a_package_passes_on_lead_to_their_modules(tmp_path, monkeypatch):
+    package = tmp_path / "curvelens"
+    texts = {
+        "a.py": "from curvelens.p import f",
+        "b.py": "from curvelens import p",
+        "c.py": "from curvelens.q import f",
+        "d.py": "if TYPE_CHECKING:\n    from curvelens.p import f",
+        "p/__init__.py": '"""P."""\nfrom curvelens.p.m import f\nfrom curvelens.p.n import g\n__all__ = []',
+        "p/m.py": "def f(): ...",
+        "p/n.py": "def g(): ...",
+        "q/__init__.py": "from curvelens.p.m import f\nfrom curvelens.p.n import g\ng()",
+    }
+    for name, text in texts.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setattr(provenance, "_ROOT", package)
+    try:
+        forget()
+        closures = {
+            name: {
+                module.removeprefix("curvelens.") for module in provenance.source_closure(f"curvelens.{name}")
+            }
+            for name in "abcd"
+        }
+    finally:
+        forget()
+    assert closures == {
+        "a": {"a", "p", "p.m"},
+        "b": {"b", "p", "p.m", "p.n"},  # whatever of it may be used
+        "c": {"c", "q", "p.m", "p.n"},  # q does something itself
+        "d": {"d"},
+    }
+
+
+def test_a_script_counts_with_what_it_imports(tmp_path):
+    script = tmp_path / "script.py"
+
+    def version(text, **arguments):
+        script.write_text(text)
+        provenance._parse_file.cache_clear()
+        return provenance.code_version(script=script, **arguments)
+
+    importing = version("from curvelens import seeds\n")
+    assert version("# written anew\nfrom curvelens import seeds") == importing
+    assert version("from curvelens import errors\n") != importing
+    assert version("from curvelens import seeds\nprint(1)\n") != importing
+    without = version("from curvelens import seeds\n", without=["curvelens.seeds"])
+    assert without not in (importing, version("import os\n"))
+
+
+def test_files_count_by_name_and_size_and_tables_by_what_they_say(tmp_path):
+    folder = tmp_path / "pictures"
+
+    def version():
+        return provenance.files_version(folder)
+
+    gone = version()
+    (folder / "cat").mkdir(parents=True)
+    seen = [gone, version()]
+    for name, content in (
+        ("cat/1.png", b"12"),
+        ("cat/1.png", b"123"),
+        ("list.csv", b"3"),
+        ("list.csv", b"4"),
+    ):
+        (folder / name).write_bytes(content)
+        seen.append(version())
+    (folder / "cat/1.png").rename(folder / "cat/2.png")
+    seen.append(version())
+    assert len(set(seen)) == len(seen)
+    (folder / "cat/2.png").touch()
+    assert version() == seen[-1]
+    assert provenance.files_version(folder / "a.csv") != provenance.files_version(folder / "cat/2.png")
 
 
 def test_a_module_that_does_not_exist_is_named():

@@ -8,37 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-import yaml
-from workflow_runs import ROOT, TEST_CONFIG, import_all_schemas, output, scheduled, snakemake
+from workflow_runs import ROOT, changed_config, import_all_schemas, output, scheduled, snakemake
 
 from curvelens import manifest, store, tables
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 STAGES = ["explanations", "spectra", "distances", "fidelity", "attacks", "trust"]
 PER_IMAGE = ["explanations", "spectra", "distances", "fidelity_images", "attacks_images", "trust_images"]
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A folder in which the test configuration has run to the end."""
-    folder = tmp_path_factory.mktemp("run")
-    done = snakemake(folder)
-    assert done.returncode == 0, output(done)
-    return folder
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of the finished run, to be damaged; times of modification are kept."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def changed_config(folder, edit):
-    raw = yaml.safe_load(TEST_CONFIG.read_text())
-    edit(raw["experiments"]["digits"], raw)
-    path = folder / "changed.yaml"
-    path.write_text(yaml.safe_dump(raw))
-    return path
 
 
 def checksums(folder):
@@ -87,51 +63,6 @@ def test_every_job_left_a_log_and_a_benchmark(finished):
     }
     assert logs == times
     assert len(logs) > 15
-
-
-def test_a_second_run_schedules_nothing(finished):
-    assert scheduled(finished) == set()
-
-
-def test_touching_the_inputs_schedules_nothing(copied):
-    for path in (copied / "results/data").rglob("*.npz"):
-        path.touch()
-    assert scheduled(copied) == set()
-
-
-@pytest.mark.parametrize(("edit", "rerun", "spared"), [
-    (
-        lambda experiment, raw: experiment["fidelity"].update(radii=[0.4]),
-        {"measure_fidelity", "choose_fidelity", "gather_fidelity", "render_report"},
-        {"train_model", "explain_digits", "compute_spectra", "measure_attacks", "compute_distances"},
-    ),
-    (
-        # More test images leave what was measured and chosen on validation images alone.
-        lambda experiment, raw: experiment["fidelity"].update(images=9),
-        {"measure_fidelity", "gather_fidelity", "render_report"},
-        {"choose_fidelity", "choose_neuron", "train_model", "measure_attacks"},
-    ),
-    (
-        lambda experiment, raw: experiment["explanations"]["methods"]["smoothgrad"].update(sigma=0.3),
-        {"explain_digits", "gather_explanations", "render_report"},
-        {"train_model", "measure_fidelity", "measure_attacks", "compute_spectra"},
-    ),
-    (
-        # The bound and the number of test images do not touch what was chosen on validation images.
-        lambda experiment, raw: experiment["attacks"].update(images=10, pgd=None),
-        {"measure_attacks", "gather_attacks"},
-        {"train_model", "choose_attacks", "measure_fidelity"},
-    ),
-    (
-        lambda experiment, raw: raw.update(report={"title": "Another title"}),
-        {"render_report", "all"},
-        {"train_model", "explain_digits", "measure_fidelity", "draw_chart"},
-    ),
-])  # fmt: skip
-def test_a_change_reruns_what_depends_on_it(finished, tmp_path, edit, rerun, spared):
-    again = scheduled(finished, config=changed_config(tmp_path, edit))
-    assert rerun <= again
-    assert not spared & again
 
 
 def test_shards_and_cores_do_not_change_a_result(finished, tmp_path):
@@ -186,13 +117,6 @@ def test_weights_that_do_not_fit_are_told(copied):
     done = snakemake(copied, "models")
     assert done.returncode != 0
     assert re.search(r"curvelens: error: .*weights\.safetensors: linear1\.bias is \[63\].*", output(done))
-
-
-def test_images_that_were_lost_are_prepared_again_without_training(copied):
-    (copied / "results/data/digits/test.npz").unlink()
-    again = scheduled(copied, "--forcerun", "prepare_dataset")
-    assert {"prepare_dataset", "evaluate_model"} <= again
-    assert "train_model" not in again
 
 
 def test_weights_from_a_file_replace_training(finished, tmp_path):

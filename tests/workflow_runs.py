@@ -6,7 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from curvelens import summaries
 
@@ -22,12 +26,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def snakemake(
-    folder: Path, *arguments: str, config: Path | None = TEST_CONFIG
+    folder: Path, *arguments: str, config: Path | None = TEST_CONFIG, project: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake on this project's Snakefile with ``folder`` as its working directory."""
+    """Run Snakemake on a checkout's Snakefile with ``folder`` as its working directory."""
     chosen = [] if config is None else ["--configfile", str(config)]
     return run(
-        folder, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), *arguments, *chosen
+        folder, "--snakefile", str(project / "Snakefile"), "--directory", str(folder), *arguments, *chosen
     )
 
 
@@ -35,15 +39,31 @@ def output(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
 
 
-def scheduled(folder: Path, *arguments: str, config: Path | None = TEST_CONFIG) -> set[str]:
-    """Names of the rules that a dry run would execute, from its table of jobs."""
-    done = snakemake(folder, "--dry-run", *arguments, config=config)
+def scheduled(
+    folder: Path, *arguments: str, config: Path | None = TEST_CONFIG, project: Path = ROOT
+) -> set[str]:
+    """Names of the rules that a dry run would execute."""
+    done = snakemake(folder, "--dry-run", *arguments, config=config, project=project)
     assert done.returncode == 0, output(done)
+    return rules_in_plan(done)
+
+
+def rules_in_plan(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Names of the rules in a dry run's table of jobs."""
     if "Nothing to be done" in output(done):
         return set()
     jobs = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", output(done), re.DOTALL)
     assert jobs, output(done)
     return {line.split()[0] for line in jobs[1].splitlines()}
+
+
+def changed_config(folder: Path, edit: Callable[[dict[str, Any], dict[str, Any]], Any]) -> Path:
+    """Write the test configuration, edited: ``edit`` is given its experiment and the whole."""
+    raw = yaml.safe_load(TEST_CONFIG.read_text())
+    edit(raw["experiments"]["digits"], raw)
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
 
 
 def import_all_schemas() -> None:
