@@ -29,7 +29,8 @@ rule render_gallery:
     params:
         templates=sources(*GALLERY_TEMPLATES),
         text=text_version(*GALLERY_TEMPLATES),
-        title=settings.report.title,
+        # A function: the text of a user may have braces, which Snakemake would take for wildcards.
+        title=lambda wildcards: settings.report.title,
         limit=settings.report.gallery,
         code=lambda wildcards: program(
             "render_gallery", *(f"summaries.{name}" for name in summaries.modules())
@@ -67,7 +68,7 @@ rule render_report:
         # The notebook, then the template of its page, which is found beside it.
         text=sources(*REPORT_TEXT),
         text_version=text_version(*REPORT_TEXT),
-        config=settings.model_dump(mode="json"),
+        config=lambda wildcards: settings.model_dump(mode="json"),
         # Not written out: a workflow that imports this one as a module may put a folder before them.
         benchmarks=subpath(output.page, strip_suffix="report/index.html", with_suffix="benchmarks"),
         workdir=subpath(output.page, strip_suffix="index.html", with_suffix="notebook"),

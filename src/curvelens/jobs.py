@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from curvelens.chunks import is_out_of_memory
-from curvelens.errors import ConfigError, CurvelensError
+from curvelens.errors import ConfigError, CurvelensError, printable
 from curvelens.writing import refused
 
 T = TypeVar("T")
@@ -44,14 +44,14 @@ def start(log_path: str | Path | None = None, threads: int | None = None) -> log
         root.removeHandler(handler)
         handler.close()
     terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(_Printable("%(message)s"))
     terminal.addFilter(_for_terminal)
     root.addHandler(terminal)
     _install_hook(None)  # the log file itself may be what cannot be written
     if log_path is not None:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     root.setLevel(logging.WARNING)
     logger = logging.getLogger("curvelens")
@@ -133,6 +133,17 @@ def progress(items: Sequence[T], description: str, unit: str = "it") -> Iterator
             report.update()
 
 
+class _Printable(logging.Formatter):
+    """Keeps a message to its line: names of files may hold line breaks and commands for the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is logging's)
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).splitlines()))
+
+
 def _for_terminal(record: logging.LogRecord) -> bool:
     drawn_as_bar = record.name == "curvelens.progress" and sys.stderr.isatty()
     return not (drawn_as_bar or getattr(record, "log_only", False))
@@ -144,7 +155,7 @@ def _install_hook(log_path: Path | None) -> None:
             sys.__excepthook__(kind, error, trace)
             return
         told = str(error) if issubclass(kind, CurvelensError) else refused(error)
-        text = " ".join((told or str(error)).split())
+        text = printable(" ".join((told or str(error)).split()))
         if told is not None:
             line = f"curvelens: error: {text}"
         else:

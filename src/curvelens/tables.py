@@ -27,6 +27,7 @@ OK = "ok"
 FAILED = "failed"
 _DTYPES = {str: "str", int: "int64", float: "float64", bool: "bool"}
 _NULLABLE = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 _SURVIVING = ("image_id", "status", "error")
 
 
@@ -259,7 +260,8 @@ def write(
         data: The rows.
         table: Description of the table.
         parquet_path: Parquet file, which keeps every digit.
-        csv_path: CSV for people: 6 significant digits.
+        csv_path: CSV for people: 6 significant digits, and an apostrophe before texts that a spreadsheet
+            would take for formulas.
 
     Returns:
         The rows as written.
@@ -275,10 +277,23 @@ def write(
     arrow = arrow.cast(pyarrow.schema([_arrow_field(item, table) for item in arrow.schema]))
     if csv_path is not None:
         with atomic(csv_path) as temporary:
-            data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+            _without_formulas(data, table).to_csv(
+                temporary, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8"
+            )
     with atomic(parquet_path) as temporary:
         pyarrow.parquet.write_table(arrow, temporary, compression="zstd", version="2.6")
     return data
+
+
+def _without_formulas(data: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Return the rows with texts such as ``=cmd|' /C calc'!A0`` quoted as spreadsheets do."""
+    texts = [name for name, column in table.columns.items() if column.dtype is str]
+    quoted = {name: data[name].map(_quoted, na_action="ignore") for name in texts}
+    return data.assign(**quoted)
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def read(path: str | Path, table: Table) -> pd.DataFrame:

@@ -102,14 +102,18 @@ def load(
 
     Raises:
         ConfigError: Unknown name or parameter.
-        DataError: Files are missing, damaged or not the published ones, or cannot be downloaded.
+        DataError: Files are missing, damaged or not the published ones, or cannot be downloaded; or what they
+            hold is no data set: no images, fewer than two classes, labels beyond the classes, an id twice.
     """
+    from curvelens.datasets._checks import check
+
     entry = REGISTRY.get(name)
     folder = Path(data_dir) if data_dir is not None else None
     archive = folder is not None and entry.traits.get("archive", False) and folder.is_file()
     if folder is not None and not (folder.is_dir() or archive):
         raise DataError(f"data_dir {folder}: no such folder; correct it, or leave it out to download {name}")
     raw: RawDataset = entry.function(entry.parse(parameters), folder, Path(cache_dir))
+    check(name, raw)
     return raw
 
 

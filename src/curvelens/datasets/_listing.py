@@ -16,6 +16,7 @@ from curvelens.errors import DataError, on_one_line
 from curvelens.registry import Parameters
 
 SPLITS = ("train", "test")
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NONE = {"", "0", "0.0", "false", "no"}
 
 
@@ -140,8 +141,13 @@ def list_table(folder: Path, table: str, columns: Columns) -> list[Listed]:
 
 
 def shown(name: str) -> str:
-    """Return a file name as text that fits on one line and into any file, whatever bytes it is made of."""
-    return "".join(c if on_one_line(c) else c.encode("unicode_escape").decode() for c in name)
+    """Return a name as text that fits on one line and into any file, whatever bytes it is made of.
+
+    Marks that turn the direction of writing are escaped as well: they make a name read as another one.
+    """
+    return "".join(
+        c if on_one_line(c) and c not in _TURNING else c.encode("unicode_escape").decode() for c in name
+    )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -170,13 +176,18 @@ def _in_classes(root: Path, folder: Path, split: str | None, labelled: bool) -> 
                 "pictures; put some there, or remove it"
             )
         for path in files:
-            yield _listed(root, path, unicodedata.normalize("NFC", inner.name), split)
+            yield _listed(root, path, class_label(inner.name), split)
 
 
 def _listed(root: Path, path: Path, label: str | None, split: str | None) -> Listed:
     # The same name has two spellings in Unicode, and systems differ in the one they store: an id has one.
     name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
     return Listed(path, shown(name), label, split, problem=_problem(name))
+
+
+def class_label(name: str) -> str:
+    """Return the name of a class in one spelling, as every file can hold it."""
+    return shown(unicodedata.normalize("NFC", name))
 
 
 def _problem(name: str) -> str:
@@ -247,10 +258,10 @@ def _of_row(
     return Listed(
         folder / path,
         shown(name),
-        unicodedata.normalize("NFC", label) if label else None,
+        class_label(label) if label else None,
         split,
-        "; ".join(filter(None, (cells.get("source"), cells.get("licence")))),
-        {key: value for key, value in row.items() if key not in known},
+        shown("; ".join(filter(None, (cells.get("source"), cells.get("licence"))))),
+        {shown(key): shown(value) for key, value in row.items() if key not in known},
         problem,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from curvelens import seeds
 from curvelens.datasets import REGISTRY, Download
-from curvelens.datasets._listing import Columns
+from curvelens.datasets._listing import Columns, class_label
 from curvelens.registry import Parameters
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class ImageFolderParameters(Parameters):
             raise ValueError("url is given without sha256; add the archive's checksum")
         if self.class_names is not None and self.classes != "folders":
             raise ValueError("class_names is given with classes: imagenet; set classes to folders")
+        names = list(map(class_label, self.class_names or ()))
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"class_names has {double!r} twice; name each class once")
         for key, value in (("pictures", self.pictures), ("masks", self.masks), ("table", self.table)):
             path = PurePosixPath(value or ".")
             if path.is_absolute() or ".." in path.parts:
@@ -213,7 +217,8 @@ def _dataset(
         raise DataError(f"data_dir {folder}: none of {len(failed)} pictures can be read; {name} {reason}")
     if parameters.classes == "folders":
         given = [one.label for one in listed]
-        names, labels = own_classes(folder, given, _classes(parameters, kept, layers), parameters.class_names)
+        known = parameters.class_names and [class_label(name) for name in parameters.class_names]
+        names, labels = own_classes(folder, given, _classes(parameters, kept, layers, known or ()), known)
     else:
         names, labels = classes_of_imagenet(folder, [(one.label, one.path.name) for one in kept])
     ids = [f"image_folder/{one.name}" for one in kept]
@@ -257,11 +262,11 @@ def _mask(
 
 
 def _classes(
-    parameters: ImageFolderParameters, kept: list[Listed], layers: list[np.ndarray]
+    parameters: ImageFolderParameters, kept: list[Listed], layers: list[np.ndarray], known: Sequence[str]
 ) -> list[str | None]:
     """Return the class of each picture: its own, or else that of its mask."""
     from curvelens.datasets._masks import label_of
 
-    own, known = [one.label for one in kept], parameters.class_names or ()
+    own = [one.label for one in kept]
     masked = [label_of(layer, parameters.mask_values) for layer in layers] or [None] * len(own)
     return [name or (other if other in known else None) for name, other in zip(own, masked, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from curvelens.errors import DataError
 from curvelens.experiments.rows import Item, per_image
 from curvelens.summaries.evaluation import PREDICTIONS
 from curvelens.tables import frame
@@ -43,6 +44,11 @@ def predictions(
         row = {"entropy": max(0.0, float(entropy)), "origin": known.get(item.image_id)}
         if item.label < 0:
             return row
+        if item.label >= len(item.logits):
+            raise DataError(
+                f"label {item.label} is beyond the network's {len(item.logits)} classes; correct it, or "
+                "the data set's class names"
+            )
         loss = -float(log_probabilities[item.label])
         return row | {"correct": item.label == item.prediction, "loss": max(0.0, loss)}
 

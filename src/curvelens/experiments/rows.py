@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curvelens.chunks import in_chunks, is_out_of_memory, release_memory
-from curvelens.errors import ConfigError, ModelError
+from curvelens.errors import ConfigError, ModelError, printable
 from curvelens.finite import not_finite
 from curvelens.jobs import progress
 from curvelens.tables import FAILED, OK
@@ -143,7 +143,7 @@ def classify(
 
 def one_line(error: BaseException) -> str:
     """Return ``"Type: message"`` on one line of at most 300 characters."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= 300 else line[:299] + "…"
 

@@ -120,7 +120,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
         for axes in line:
             _bare(axes)
         line[0].imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        text = textwrap.fill(style.literal(said(tables, first)), 16 if layout.narrow else 24)
+        text = style.literal(textwrap.fill(said(tables, first), 16 if layout.narrow else 24))
         line[0].set_xlabel(f"{text}\n{confidence(first.confidence)}", fontsize=7.5, labelpad=2)
         for axes, kind in zip(line[1:], names, strict=True):
             place = found["blocks"].tolist().index(kind)

@@ -109,7 +109,7 @@ def _image(grid: np.ndarray, tables: Tables, rows: DataFrame, image_id: str, nar
     grid[0, 0].imshow(pixels, cmap="gray", vmin=0, vmax=255)
     grid[0, 0].set_visible(True)
     first = next(of_image.itertuples())
-    text = textwrap.fill(style.literal(said(tables, first)), 16 if narrow else 20)
+    text = style.literal(textwrap.fill(said(tables, first), 16 if narrow else 20))
     below = grid[0, 0].text(
         0.5, -0.03, f"{text}\n{confidence(first.confidence)}",
         fontsize=7.5, ha="center", va="top", transform=grid[0, 0].transAxes,

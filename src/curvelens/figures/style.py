@@ -197,8 +197,11 @@ def integers(axis: Axis) -> None:
 
 
 def literal(text: str) -> str:
-    """Return text in which matplotlib sees no formula: a class may be called ``$5``."""
-    return text.replace("$", r"\$")
+    """Return text in which matplotlib sees no formula: a class may be called ``$5``.
+
+    A space goes before an underscore that it begins with: legends leave such names out.
+    """
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def empty(axes: Axes, message: str) -> None:

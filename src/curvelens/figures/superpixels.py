@@ -141,7 +141,7 @@ def _image(figure: Figure, place: Any, tables: Tables, image_id: str, rows: Data
     place[0].imshow(pixels, cmap="gray", vmin=0, vmax=255)
     first = next(iter(of_image.values()))
     place[0].set_title(
-        textwrap.fill(style.literal(said(tables, first)), 24),
+        style.literal(textwrap.fill(said(tables, first), 24)),
         fontsize=8.5,
         loc="center",
         fontweight="normal",

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,9 @@ logger = logging.getLogger(__name__)
 _BLOCK_MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 _INLINE_MATH = re.compile(r"(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)")
 _HEADING = re.compile(r"^(#{2,4}) +(.+?) *$", re.MULTILINE)
-_LOADED = re.compile(
-    r"""(?:\b(?:src|srcset|poster|data|action)\s*=\s*["']|url\(\s*["']?)(?!data:)([^"')\s]+)"""
-)
-_LINKED = re.compile(
-    r"<(?:link\b(?![^>]*href=.data:)|script\b|iframe\b|object\b|embed\b|base\b)[^>]*>", re.IGNORECASE
-)
+_FETCHED = {"src", "srcset", "poster", "data", "action", "background"}
+_FORBIDDEN = {"script", "iframe", "object", "embed", "base"}
+_STYLED = re.compile(r"url\(\s*[\"']?(?!data:)[^\"')\s]+|@import", re.IGNORECASE)
 
 
 def render(
@@ -158,12 +156,46 @@ def mathml(markdown: str) -> str:
     return _INLINE_MATH.sub(lambda match: convert(match[1]), text)
 
 
+class _Loads(HTMLParser):
+    """Collects what a page would load or run; text, such as the name of a picture, is not looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.outside: list[str] = []
+        self._in_style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_style = tag == "style"
+        known = {name: value or "" for name, value in attrs}
+        if tag in _FORBIDDEN or (tag == "link" and not known.get("href", "").startswith("data:")):
+            self.outside.append(self.get_starttag_text() or tag)
+        for name, value in known.items():
+            fetched = name in _FETCHED and value and not value.lstrip().startswith("data:")
+            run = name.startswith("on") or value.lstrip().lower().startswith("javascript:")
+            if fetched or run:
+                self.outside.append(f"{name}={value}")
+            if name == "style":
+                self._styled(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self._styled(data)
+
+    def _styled(self, text: str) -> None:
+        self.outside += [match[0] for match in _STYLED.finditer(text)]
+
+
 def _check_self_contained(page: str, notebook: Path) -> None:
-    outside = _LOADED.search(page) or _LINKED.search(page)
-    if outside:
+    found = _Loads()
+    found.feed(page)
+    found.close()
+    if found.outside:
         raise DataError(
-            f"{notebook}: the page would load {outside[0][:80]!r}; put the content into the page as a data: "
-            "address"
+            f"{notebook}: the page would load {found.outside[0][:80]!r}; put the content into the page as a "
+            "data: address"
         )
     size = len(page.encode()) / 2**20
     if size > LARGEST_MIB:

@@ -35,15 +35,31 @@ def labelled(model: torch.nn.Module, images: ImageSet, where: str, purpose: str)
     like = next(model.parameters())
     with evaluation_mode(model), torch.no_grad():
         classes = model(images.tensor([0]).to(like)).shape[1]
-    beyond = np.flatnonzero(images.labels >= classes)
-    if len(beyond):
-        first = int(beyond[0])
-        raise DataError(
-            f"{where}: {len(beyond):,} of {len(images):,} images {purpose} have a label beyond the "
-            f"network's {classes} classes, first {images.ids[first]!r} with {images.labels[first]}; correct "
-            "the labels, or the data set's class names"
-        )
+    require_known(images, classes, where, purpose)
     if len(known) == len(images):
         return images
     logger.info("%s: %d images %s have no label: left out", where, len(images) - len(known), purpose)
     return images.subset(known)
+
+
+def require_known(images: ImageSet, classes: int, where: str, purpose: str = "") -> None:
+    """Refuse labels that are no class of a network.
+
+    Args:
+        images: Images.
+        classes: Number of the network's classes.
+        where: What is being done, for the message.
+        purpose: What the images are for, for the message.
+
+    Raises:
+        DataError: A label is beyond the classes; the line names the first such image.
+    """
+    beyond = np.flatnonzero(images.labels >= classes)
+    if len(beyond):
+        first = int(beyond[0])
+        told = f"{len(beyond):,} of {len(images):,} images {purpose}".rstrip()
+        raise DataError(
+            f"{where}: {told} have a label beyond the network's {classes} classes, first "
+            f"{images.ids[first]!r} with {images.labels[first]}; correct the labels, or the data "
+            "set's class names"
+        )

@@ -15,6 +15,7 @@ from curvelens.schedules import Augmentation
 from curvelens.store import ImageSet, RegressionSet
 from curvelens.targets import evaluation_mode
 from curvelens.training.augmentation import augment
+from curvelens.training.examples import require_known
 
 # Numbers in a forward pass. A network keeps a hundred times as many; a CPU waits for memory beyond its cache.
 _PIXELS = {"cpu": 2**18, "cuda": 2**22}
@@ -39,6 +40,9 @@ def evaluate(model: torch.nn.Module, images: ImageSet, chunk: int = 1024) -> Eva
         model: Classifier ``[B, C, H, W] -> [B, c]``.
         images: The images.
         chunk: Images a forward pass at most.
+
+    Raises:
+        DataError: A label is beyond the model's classes.
     """
     like = next(model.parameters())
     loss, right = 0.0, 0
@@ -51,6 +55,7 @@ def evaluate(model: torch.nn.Module, images: ImageSet, chunk: int = 1024) -> Eva
         nonlocal loss, right
         part = slice(start, stop)
         logits = model(images.tensor(part).to(like))
+        require_known(images, logits.shape[1], "accuracy")
         labels = torch.from_numpy(images.labels[part]).to(like.device)
         more, hits = (
             float(cross_entropy(logits, labels, reduction="sum")),
