@@ -10,7 +10,7 @@ import numpy as np
 from curvelens import overlap
 from curvelens.errors import DataError
 from curvelens.figures import Tables, style
-from curvelens.figures.wording import plain
+from curvelens.figures.wording import plain, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def plain_axes(axes: Axes) -> None:
 def label(image_id: str, room: int = 24) -> str:
     """Return an image's name without data set and kind of file, in at most ``room`` letters."""
     name = re.sub(r"^.*/|\.[A-Za-z]{3,4}$", "", image_id) or image_id
-    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
+    return shortened(name, room)
 
 
 def share(p: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from curvelens.figures import FigureSpec, Tables, register, style
 from curvelens.figures._competing import QUANTILE, cap, found, label, plain_axes, share, show
 from curvelens.figures.maps import NAMES
-from curvelens.figures.wording import count, listing, sentences
+from curvelens.figures.wording import count, listing, sentences, shortened
 from curvelens.summaries.competing import MISTAKE, RIGHT, ordered, relation
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHOWN = 6
+_LETTERS = 22  # of the name of a class
 
 
 def _rows(tables: Tables) -> DataFrame:
@@ -34,8 +35,9 @@ def _methods(rows: DataFrame) -> list[str]:
 
 
 def _title(row: Any) -> str:
-    said = f"{row.label_name} taken for {row.name_a}" if row.part == MISTAKE else f"{row.name_a}, right"
-    chances = ", ".join(f"{name} {share(p)}" for name, p in _chances(row))
+    true, a = (shortened(name, _LETTERS) for name in (row.label_name, row.name_a))
+    said = f"{true} taken for {a}" if row.part == MISTAKE else f"{a}, right"
+    chances = ", ".join(f"{shortened(name, _LETTERS)} {share(p)}" for name, p in _chances(row))
     return f"{label(row.image_id)}\n{said}\n{chances}"
 
 
@@ -67,7 +69,7 @@ def draw(tables: Tables, layout: style.Layout) -> Figure:
     down = len(images) * (len(methods) if layout.narrow else 1)
     side = layout.width / (across + (0.1 if layout.narrow else 0.75))
     # On a telephone the name of the image stands above its block.
-    extra = 0.55 * len(images) if layout.narrow else 0.45
+    extra = 0.65 * len(images) if layout.narrow else 0.45
     room = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.015, wspace=0.01, hspace=0.01)
     figure = Figure(figsize=(layout.width, down * side * 1.05 + extra), layout=room)
     grid = figure.subplots(down, across, squeeze=False)
@@ -108,7 +110,7 @@ def _picture(axes: Axes, pixels: np.ndarray, row: Any, layout: style.Layout) -> 
     colour = style.VERMILLION if row.part == MISTAKE else style.INK
     text = style.literal(_title(row))
     if layout.narrow:
-        axes.set_title(text, fontsize=6.5, loc="left", fontweight="normal", color=colour, pad=3)
+        axes.set_title(text, fontsize=6.5, loc="left", fontweight="normal", color=colour, pad=13)
     else:
         axes.set_ylabel(text, fontsize=7.5, rotation=0, ha="right", va="center", color=colour, labelpad=4)
 

@@ -20,7 +20,7 @@ from curvelens.figures._competing import (
     show,
 )
 from curvelens.figures.maps import NAMES
-from curvelens.figures.wording import count, listing, number, sentences
+from curvelens.figures.wording import count, listing, number, sentences, shortened
 from curvelens.summaries.competing import SCENE, ordered
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def _scene(axes: list[Axes], tables: Tables, row: Any, room: int) -> None:
     text: dict[str, Any] = {"fontsize": 7.5, "loc": "left", "fontweight": "normal", "pad": 3}
     heads = (
         f"{textwrap.shorten(row.kind, room, placeholder='…')}\n{label(row.image_id, room)}",
-        f"{row.name_a}\n{row.scalar.replace('_', ' ')} {number(row.score_a)}",
-        f"{row.name_b}\n{row.scalar.replace('_', ' ')} {number(row.score_b)}",
+        f"{shortened(row.name_a, room)}\n{row.scalar.replace('_', ' ')} {number(row.score_a)}",
+        f"{shortened(row.name_b, room)}\n{row.scalar.replace('_', ' ')} {number(row.score_b)}",
         f"both: IoU {row.iou:.2f}\nrank corr. {row.rank_correlation:.2f}".replace("-", "−"),
     )
     colours = (style.INK, *COLOURS, BOTH)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curvelens.figures import FigureSpec, Tables, register, style
-from curvelens.figures.wording import count, listing, number, percent, sentences
+from curvelens.figures.wording import count, listing, number, percent, sentences, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +72,7 @@ def _matrix(axes: Axes, confusion: DataFrame) -> None:
             axes.text(
                 j, i, f"{images:,.0f}", ha="center", va="center", color=colour, fontsize=7 if small else 9
             )
-    texts = [style.literal(textwrap.shorten(name, _LETTERS, placeholder="…")) for name in names.values()]
+    texts = [style.literal(shortened(name, _LETTERS)) for name in names.values()]
     turned = max(map(len, texts)) > 3 and len(texts) > 4
     axes.set_xticks(
         range(len(names)), texts, rotation=60 if turned else 0, ha="right" if turned else "center"
@@ -86,7 +85,7 @@ def _matrix(axes: Axes, confusion: DataFrame) -> None:
 def _pairs(axes: Axes, confusion: DataFrame) -> None:
     rows = errors(confusion).head(_PAIRS).iloc[::-1]
     texts = [
-        style.literal("\n→ ".join(textwrap.shorten(name, 20, placeholder="…") for name in pair))
+        style.literal("\n→ ".join(shortened(name, 20) for name in pair))
         for pair in zip(rows["label_name"], rows["prediction_name"], strict=True)
     ]
     axes.barh(range(len(rows)), rows["images"], color=style.VERMILLION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,13 @@ def _show(axes: Axes, values: np.ndarray, method: str) -> None:
     axes.imshow(maps.scaled(values, signed), cmap=colours, vmin=0, vmax=1)
 
 
-def _title(tables: Tables, row: Any) -> str:
-    return f"{pixels.said(tables, row)}\n{pixels.confidence(row.confidence)}"
+def _title(tables: Tables, row: Any, inches: float, lines: int = 3) -> str:
+    """Return what is said of an image in so many lines of so many inches at most, and its confidence."""
+    # A letter of 8 points is about 0.062 inches wide.
+    said = textwrap.fill(
+        pixels.said(tables, row), max(12, int(inches / 0.062)), max_lines=lines, placeholder="…"
+    )
+    return f"{said}\n{pixels.confidence(row.confidence)}"
 
 
 def draw(tables: Tables, layout: style.Layout) -> Figure:
@@ -86,7 +92,7 @@ def _blocks(tables: Tables, layout: style.Layout, images: DataFrame, methods: li
     figure = Figure(figsize=(layout.width, height * len(images)), layout="constrained")
     blocks = np.atleast_1d(np.asarray(figure.subfigures(len(images), 1)))
     for block, row in zip(blocks, images.itertuples(), strict=True):
-        said = style.literal(_title(tables, row).replace("\n", ", "))
+        said = style.literal(_title(tables, row, layout.width - 1, 1).replace("\n", ", "))
         block.suptitle(said, x=0.01, ha="left", fontsize=9, color=_colour(row))
         panels = block.subplots(down, across, squeeze=False).ravel()
         for axes in panels:
@@ -127,7 +133,7 @@ def _grid(tables: Tables, layout: style.Layout, images: DataFrame, methods: list
         _bare(axes)
     for column, row in enumerate(images.itertuples()):
         grid[0, column].imshow(pixels.picture(tables, row.image_id), cmap="gray", vmin=0, vmax=255)
-        said, text = style.literal(_title(tables, row)), {"fontsize": 8, "color": _colour(row)}
+        said, text = style.literal(_title(tables, row, size)), {"fontsize": 8, "color": _colour(row)}
         if layout.narrow:
             grid[0, column].set_ylabel(said, rotation=0, ha="right", va="center", **text)
         else:
@@ -169,7 +175,9 @@ def alt(tables: Tables) -> str:
     """Describe the picture."""
     images = chosen(tables)
     rows = succeeded(tables["explanations"])
-    told = "; ".join(_title(tables, row).replace("\n", ", ") for row in images.itertuples())
+    told = "; ".join(
+        f"{pixels.said(tables, row)}, {pixels.confidence(row.confidence)}" for row in images.itertuples()
+    )
     names = listing(maps.NAMES.get(method, method) for method in methods_in(rows))
     return f"Grid of {count(len(images), 'image')} with {names} maps. True class and confidence: {told}."
 

@@ -76,6 +76,11 @@ def sentences(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def shortened(name: str, room: int) -> str:
+    """Return a name in at most ``room`` letters, its middle left out where it is longer."""
+    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
+
+
 def spread(values: Sequence[float]) -> str:
     """Return ``0.4 to 1.2``, or the single number where both ends read the same."""
     low, high = number(min(values)), number(max(values))
