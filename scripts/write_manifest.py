@@ -32,7 +32,7 @@ contents = {
 # Tables have a twin for people, and the gallery is a folder.
 twins = [Path(path).with_suffix(".csv") for path in snakemake.input.files if path.endswith(".parquet")]
 pages = [path for index in snakemake.input.gallery for path in Path(index).parent.rglob("*")]
-found = [path for path in (*twins, *pages) if path.is_file()]
+found = [path for path in (*twins, *pages) if path.is_file() and not path.name.startswith(".")]
 files = [
     *snakemake.input.files,
     *snakemake.input.datasets,
