@@ -33,9 +33,13 @@ def command(folder: Path, config: Path, *arguments: str) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a run; its caches lie in ``folder``, since a killed run leaves them."""
+    """Return the environment of a run.
+
+    Caches lie in ``folder``, since a killed run leaves them, and this machine is asked without a proxy.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
-    return {**kept, "XDG_CACHE_HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    local = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1")
+    return {**kept, **local, "XDG_CACHE_HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
 
 
 class Run:
@@ -44,6 +48,8 @@ class Run:
     Attributes:
         started: Message of each job that was started, by job id; no two jobs have the same message.
         finished: Rule of each job that was reported finished, by job id.
+        times: When each job was seen to start, and to finish, by its message.
+        failed: Whether a job failed.
     """
 
     def __init__(self, arguments: Sequence[str], folder: Path, log: Path, caches: Path) -> None:
@@ -62,6 +68,7 @@ class Run:
         self.started: dict[int, str] = {}
         self.finished: dict[int, str] = {}
         self.times: dict[str, tuple[float, float]] = {}
+        self.failed = False
 
     def look(self) -> list[str]:
         """Read what was logged since the last time; return the messages of the jobs started since."""
@@ -80,6 +87,8 @@ class Run:
                 self.finished[int(found[1])] = found[2]
                 message = self.started[int(found[1])]
                 self.times[message] = (self.times[message][0], now)
+            elif line.startswith("Error in rule "):
+                self.failed = True
         return new
 
     @property

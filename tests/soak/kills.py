@@ -128,19 +128,23 @@ class Trial:
         )
 
     def soak(self, kills: int) -> None:
-        """Kill runs until there have been ``kills``, and let the last one come to its end."""
-        while self.tally.kills < kills:
+        """Kill runs ``kills`` times, more often where a rule was missed, and let the last come to its end."""
+        while not self._enough(kills):
             folder = self.place / f"run{self.tally.completed}"
             folder.mkdir()
             self._until_complete(folder, kills)
             shutil.rmtree(folder)
             self.checked.clear()
 
+    def _enough(self, kills: int) -> bool:
+        missed = set(self.undisturbed.rules.values()) - set(self.tally.hits)
+        return self.tally.kills >= (1.25 * kills if missed else kills)
+
     def _until_complete(self, folder: Path, kills: int) -> None:
         done: set[str] = set()
         patience = 1.0
         while True:
-            last = self.tally.kills >= kills
+            last = self._enough(kills)
             self._unlock(folder)
             run = self._run(folder)
             killed = run.watch(never if last else self._deadline(run, patience))
@@ -148,8 +152,10 @@ class Trial:
             if again := done & set(run.started.values()):
                 raise SoakError(f"computed twice although finished: {sorted(again)}")
             done |= run.done
+            if run.failed or (not killed and run.process.returncode):
+                raise SoakError(f"a run that was started again failed: {run.log.read_text()[-2000:]}")
             if not killed:
-                self._complete(folder, run)
+                self._complete(folder)
                 return
             self.tally.kills += 1
             self.tally.idle += not run.running
@@ -214,9 +220,7 @@ class Trial:
                 raise SoakError(f"{path} is not as in the undisturbed run")
         return names
 
-    def _complete(self, folder: Path, run: Run) -> None:
-        if run.process.returncode:
-            raise SoakError(f"a run that was started again failed: {run.log.read_text()[-2000:]}")
+    def _complete(self, folder: Path) -> None:
         if missing := set(self.undisturbed.checksums) - self._compare(folder):
             raise SoakError(f"not made: {sorted(missing)}")
         if stayed := [path for path in self.tally.leftovers if path.exists()]:
