@@ -430,6 +430,10 @@ def test_a_pickle_is_refused_under_every_name(tmp_path, monkeypatch, name, legac
             change_json("models/model.json", lambda c: c["graph_module"]["graph"]["nodes"].pop(1)),
             "uses a value that nothing makes",
         ),
+        (
+            change_json("models/model.json", lambda c: c["graph_module"]["graph"]["nodes"][1].pop("target")),
+            r"damaged, or not as torch writes it \(KeyError: 'target'\)",
+        ),
     ],
 )
 def test_damaged_programs_are_told(tmp_path, residual, edit, told):

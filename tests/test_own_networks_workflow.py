@@ -22,27 +22,7 @@ STAGES = {
     "explanations": {"images": 3, "shards": 1, "methods": METHODS},
     "distances": {"images": 6, "examples": 0, "compared_images": 0},
 }
-MORE = {
-    "spectra": {"images": 2, "compared_images": 1, "betas": [30]},
-    "fidelity": {
-        "validation_images": 2,
-        "images": 2,
-        "shards": 1,
-        "calls": 128,
-        "betas": [20],
-        "swish_betas": [20],
-        "samples": 100,
-    },
-    "attacks": {
-        "validation_images": 2,
-        "images": 3,
-        "shards": 1,
-        "calls": 128,
-        "sigma_squared": [0.05],
-        "betas": [20],
-        "pgd": {"steps": 4, "restarts": 1},
-    },
-}
+SPECTRA = {"images": 2, "compared_images": 1, "betas": [30]}
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +31,14 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     models = make(folder)
     experiments = {name: {"model": name, **OUT, **STAGES} for name in models}
-    experiments["program"] |= MORE
+    experiments["program"]["spectra"] = SPECTRA
     raw = {
         "datasets": {"digits": {"source": "sklearn_digits"}},
         "models": models,
         "experiments": experiments,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
-    done = run(folder, "explanations", "spectra", "distances", "fidelity", "attacks")
+    done = run(folder, "explanations", "spectra", "distances")
     assert done.returncode == 0, output(done)
     return folder
 

@@ -236,8 +236,9 @@ def _without_writing(
             for name in step["out"]:
                 home[name] = home.get(first, first)
         new = {**step, **_replaced({"args": step["args"], "kwargs": step["kwargs"]}, renamed)}
-        if writes:
-            assert first is not None
+        if writes and first is None:
+            raise ModelError(f"operation {op} writes into nothing; export the network again")
+        if writes and first is not None:
             now = renamed.get(first, first)
             same = {first, now, *(old for old, one in renamed.items() if one == now)}
             place = home.get(first, first)

@@ -92,6 +92,7 @@ def exported(
 
 
 def _from_archive(path: Path) -> tuple[dict[str, Any], nn.Module]:
+    from curvelens.errors import DataError, ModelError
     from curvelens.models._archive import read_archive
     from curvelens.models._making import made
     from curvelens.models._recipe import recipe as recipe_of
@@ -102,7 +103,14 @@ def _from_archive(path: Path) -> tuple[dict[str, Any], nn.Module]:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in archive.tensors.items()
     }
-    recipe = recipe_of(archive.graph)
+    try:
+        recipe = recipe_of(archive.graph)
+    except ModelError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path}: damaged, or not as torch writes it ({type(error).__name__}: {error}); export it again"
+        ) from error
     recipe["sizes"] = {name: [list(one.shape), str(one.dtype)[6:]] for name, one in tensors.items()}
     if (batch := recipe["batch"]) is not None:
         open_recipe = with_open_batch(recipe)

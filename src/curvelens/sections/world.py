@@ -51,7 +51,8 @@ class Model(Closed):
     training: Training = Field(default_factory=lambda: Training())
     weights: Path | None = Field(
         None,
-        description="A file with trained weights, safetensors or a PyTorch state dict: nothing is trained.",
+        description="A file with trained weights, safetensors or a PyTorch state dict, or an exported "
+        "program: nothing is trained.",
     )
     weights_urls: list[Annotated[str, StringConstraints(pattern=r"^https?://[^/]+/.*[^/]$")]] = Field(
         default_factory=list,
