@@ -4,19 +4,28 @@ import copy
 import math
 
 import pytest
+import stages_world
 import torch
 from torch import nn
 
 import curvelens as cl
-from curvelens import methods
+from curvelens import chunks, devices, methods
 from curvelens.context_aware import choose_l1
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 # float32 sums in another order differ by some 1e-6 of their size; a thousandfold margin covers what
-# differences of gradients amplify. TF32 is off by default in matrix products.
+# differences of gradients amplify. TF32, which would differ by 1e-3, is off, as it is in every job.
 TOLERANCE = {"rtol": 2e-3, "atol": 1e-6}
 SHAPE = (1, 8, 8)
 DEVICES = ("cpu", "cuda")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_in_a_job():
+    """Torch computes as a job makes it."""
+    devices.set_numerics("cuda")
+    yield
+    devices.set_numerics("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +124,42 @@ def test_class_activation_maps_agree(method, image):
     networks = {device: copy.deepcopy(network).to(device) for device in DEVICES}
     on_cpu, on_gpu = both(lambda m, x: explained(method, m, x, {})["attribution"], networks, image)
     torch.testing.assert_close(on_gpu, on_cpu, **TOLERANCE)
+
+
+@pytest.mark.parametrize("stage", stages_world.STAGES)
+def test_a_stage_of_the_workflow_gives_the_cpus_numbers(stage):
+    """Tolerance as derived in stages_world; what is no floating-point number has to be equal."""
+    apart = stages_world.differences(stages_world.run(stage), stages_world.run(stage, device="cuda"))
+    assert max(apart.values()) <= stages_world.TOLERANCE, apart
+
+
+def test_two_runs_on_one_gpu_give_the_same_bits(networks, image):
+    f, x = cl.targets.loss(networks["cuda"], 2), image.cuda()
+    first, second = (cl.smooth_quadratic(f, x, sigma=0.2, calls=512, seed=3) for _ in range(2))
+    assert torch.equal(first.gradient, second.gradient)
+    assert torch.equal(first.hessian(), second.hessian())
+
+
+def test_a_real_shortage_is_survived(monkeypatch):
+    """65,536 rows of a layer of 4,096 take 1 GiB; the process may have a quarter of that more than now."""
+    monkeypatch.setattr(chunks, "_fitting", {})
+    torch.manual_seed(4)
+    layers = [nn.Linear(64, 4096), nn.Softplus(), nn.Linear(4096, 5)]
+    f = {d: cl.targets.logit(nn.Sequential(*copy.deepcopy(layers)).to(d), 1) for d in DEVICES}
+    x = torch.rand(65536, 64)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        found = cl.gradient(f["cuda"], x.cuda(), chunk=len(x)).cpu()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert min(chunks._fitting.values()) < len(x)
+    torch.testing.assert_close(found[::997], cl.gradient(f["cpu"], x[::997]), **TOLERANCE)
+
+
+def test_a_job_holds_the_gpu_that_it_was_granted(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert devices.found()
+    assert devices.device("auto", 1) == torch.device("cuda", torch.cuda.current_device())
+    assert len(list((tmp_path / "curvelens-devices").glob("*.lock"))) == 1

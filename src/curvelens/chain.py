@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from curvelens.chunks import chunks
+from curvelens.chunks import in_chunks, run_in_chunks
 from curvelens.stages import Stage, make_stage
 from curvelens.targets import Scalar
 
@@ -80,11 +80,7 @@ class ChainJacobian:
 
     def __call__(self, u: Tensor) -> Tensor:
         """Return ``u[m, c] J``, ``[m, *shape]``."""
-        s: Tensor | None = u[:, None].clone()
-        for stage in reversed(self._stages):
-            s = stage.pull(s, None)
-        assert s is not None
-        return s[:, 0]
+        return _pulled(self._stages, u[:, None].clone())[:, 0]
 
 
 class ChainHessian:
@@ -153,11 +149,8 @@ class ChainHessian:
         if self._outer is None:
             unit = identity_rows(self._output, 0, self._output[0].numel())
             A = self._head_products(unit).flatten(2).transpose(0, 1)
-            J: Tensor | None = unit
-            for stage in reversed(self._stages):
-                J = stage.pull(J, None)
-            assert J is not None
-            right = J.flatten(2).transpose(0, 1)
+            right = in_chunks(lambda s: _pulled(self._stages, s.clone()), unit, "Jacobian").flatten(2)
+            right = right.transpose(0, 1)
             self._outer = right.mT @ A, right
         left, right = self._outer
         return (left[:, start:stop] @ right).transpose(0, 1).reshape(stop - start, *self._xs.shape)
@@ -178,12 +171,12 @@ class ChainHessian:
         if all(stage.reshapes for stage in self._stages[:first]):
             return weight.mT.contiguous()[:, None]
         columns = self._xs.new_empty(self._xs[0].numel(), len(self._xs), len(weight))
-        for a, b in chunks(len(weight), _PULLED_ROWS):
-            s: Tensor | None = weight[a:b, None].repeat(1, len(self._xs), 1)
-            for stage in reversed(self._stages[:first]):
-                s = stage.pull(s, None)
-            assert s is not None
+
+        def work(a: int, b: int) -> None:
+            s = _pulled(self._stages[:first], weight[a:b, None].repeat(1, len(self._xs), 1))
             columns[:, :, a:b] = s.flatten(2).permute(2, 1, 0)
+
+        run_in_chunks(len(weight), _PULLED_ROWS, work, "Jacobian of the first layers", self._xs)
         return columns
 
     def _head_gradient(self, y: Tensor) -> Tensor:
@@ -202,6 +195,15 @@ class ChainHessian:
                 return torch.zeros_like(t)
             total = torch.dot(g.reshape(-1), t.reshape(-1))
             return torch.autograd.grad(total, y)[0].unflatten(0, t.shape[:2])
+
+
+def _pulled(stages: Sequence[Stage], s: Tensor) -> Tensor:
+    """Carry cotangents ``s[m, b, *n]``, which are overwritten, from behind straight stages to before them."""
+    pulled: Tensor | None = s
+    for stage in reversed(stages):
+        pulled = stage.pull(pulled, None)
+    assert pulled is not None
+    return pulled
 
 
 def _at(layers: Sequence[nn.Module], z: Tensor) -> list[Stage]:

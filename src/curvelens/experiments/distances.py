@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curvelens.context_aware import angle, cafo, caso, choose_l2, distance, kantorovich_distance
 from curvelens.errors import ConfigError
-from curvelens.experiments.rows import Item, per_image
+from curvelens.experiments.rows import Item, per_image, solver
 from curvelens.loss_curvature import AFFORDABLE_CLASSES, loss_curvature
 from curvelens.seeds import derive
 from curvelens.summaries.distances import DISTANCES, FORM_COMPARISON, FORMS
@@ -62,20 +59,16 @@ def distances(
     if form not in FORMS:
         raise ConfigError(f"distances.curvature: {form!r} does not exist; choose from {', '.join(FORMS)}")
 
-    import torch
+    def solve(network: torch.nn.Module, item: Item) -> dict[str, Any]:
+        drawn = derive(seed, item.image_id, "largest eigenvalue")
+        return compare_explanations(network, item, c1, form, drawn)[0]
 
-    @functools.cache
-    def double() -> torch.nn.Module:
-        return copy.deepcopy(model).double()
+    # Where L is large, HΔ and 2λ₂Δ cancel, and what is left of single precision is too little.
+    solutions = solver(model, solve, lambda row: row["kkt_residual"], EXACT)
 
     def compare(item: Item) -> dict[str, Any]:
-        drawn = derive(seed, item.image_id, "largest eigenvalue")
-        row, _ = compare_explanations(model, item, c1, form, drawn)
-        if item.x.dtype == torch.float64 or row["kkt_residual"] <= EXACT:
-            return row
-        # Where L is large, HΔ and 2λ₂Δ cancel, and what is left of single precision is too little.
-        exact, _ = compare_explanations(double(), replace(item, x=item.x.double()), c1, form, drawn)
-        return exact | {name: row[name] + exact[name] for name in ("calls", "solving_calls")}
+        found = solutions(item)
+        return found[-1] | {name: sum(row[name] for row in found) for name in ("calls", "solving_calls")}
 
     rows = per_image(images, model, compare, description="distances", device=device, dtype=dtype)
     return frame(rows, DISTANCES)

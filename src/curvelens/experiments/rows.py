@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from curvelens.chunks import in_chunks, is_out_of_memory, release_memory
 from curvelens.errors import ConfigError, ModelError, printable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from curvelens.store import ImageSet
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -139,6 +142,38 @@ def classify(
         )
     confidence, prediction = logits.softmax(1).max(1)
     return Prediction(prediction, confidence, logits), usable
+
+
+def solver(
+    model: torch.nn.Module,
+    solve: Callable[[torch.nn.Module, Item], T],
+    residual: Callable[[T], float],
+    limit: float,
+) -> Callable[[Item], list[T]]:
+    """Return a solver that goes on in double precision where single precision is not enough.
+
+    Args:
+        model: Classifier, on the device and in the dtype of the images.
+        solve: Solves a problem of an image with a model in the image's dtype.
+        residual: How far its solution is from optimal.
+        limit: Residual beyond which an image is solved again by a copy of the model in double precision.
+
+    Returns:
+        A function that returns the solutions of an image, the last of which counts.
+    """
+    import torch
+
+    @cache
+    def double() -> torch.nn.Module:
+        return copy.deepcopy(model).double()
+
+    def solutions(item: Item) -> list[T]:
+        found = [solve(model, item)]
+        if item.x.dtype != torch.float64 and not residual(found[0]) <= limit:
+            found.append(solve(double(), replace(item, x=item.x.double())))
+        return found
+
+    return solutions
 
 
 def one_line(error: BaseException) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch import Tensor
 from curvelens import targets
 from curvelens.context_aware import SparsityChoice, block_labels, choose_l1, choose_l2, l1_grid, sparsity
 from curvelens.derivatives import value
-from curvelens.experiments.rows import Item, per_image
+from curvelens.experiments.rows import Item, per_image, solver
 from curvelens.loss_curvature import LossCurvature, loss_curvature
 from curvelens.seeds import derive
 from curvelens.summaries.sparsity import CAFO, CASO, CLIPPED, METHODS, SPARSITY
@@ -61,18 +59,16 @@ def sparsity_paths(
     """
     found: dict[str, list[_Solved]] = {}
 
-    @functools.cache
-    def double() -> torch.nn.Module:
-        return copy.deepcopy(model).double()
+    def of_image(network: torch.nn.Module, item: Item) -> tuple[list[_Solved], int]:
+        pixels = images.images[images.ids.index(item.image_id)]
+        return _of_image(network, item, pixels, settings, derive(seed, item.image_id, "largest eigenvalue"))
+
+    # Where λ₂ is large HΔ and 2λ₂Δ cancel, and what is left of single precision is too little.
+    solutions = solver(model, of_image, lambda solved: _worst(solved[0]), EXACT)
 
     def solve(item: Item) -> list[dict[str, Any]]:
-        pixels = images.images[images.ids.index(item.image_id)]
-        drawn = derive(seed, item.image_id, "largest eigenvalue")
-        made, calls = _of_image(model, item, pixels, settings, drawn)
-        if item.x.dtype != torch.float64 and _worst(made) > EXACT:
-            # Where λ₂ is large HΔ and 2λ₂Δ cancel, and what is left of single precision is too little.
-            made, more = _of_image(double(), replace(item, x=item.x.double()), pixels, settings, drawn)
-            calls += more
+        every = solutions(item)
+        made, calls = every[-1][0], sum(calls for _, calls in every)
         found[item.image_id] = made
         made[0].rows[0]["calls"] += calls - sum(row["calls"] for one in made for row in one.rows)
         return [row for one in made for row in one.rows]
