@@ -111,8 +111,9 @@ def redate(folder, seconds):
             os.utime(path, (state.st_atime + seconds, state.st_mtime + seconds))
 
 
-def test_a_clock_that_was_fast_all_along_reruns_nothing(copied):
-    redate(copied, DAY)
+@pytest.mark.parametrize("days", [-3650, 1])
+def test_a_clock_that_was_wrong_all_along_reruns_nothing(copied, days):
+    redate(copied, days * DAY)
     assert scheduled(copied, TARGET, config=CONFIG) == set()
 
 

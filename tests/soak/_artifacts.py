@@ -19,7 +19,8 @@ TOLD = {
     "figures/*/convergence.*": "seconds are an axis",
     "report/index.html": "time and memory of jobs, the date, the figures with seconds",
     "report/gallery/*": "seconds of each explanation",
-    "manifest.json": "time and memory of jobs, checksums of the files named here",
+    "manifest.json": "time and memory of jobs, checksums of tables and of the files named here",
+    "ro-crate-metadata.json": "the date, the same checksums",
 }
 """Files that tell times, and how; of these it is checked that they are complete."""
 ASIDE = ("logs/*", "benchmarks/*", "report/notebook/*", "*/checkpoint.pt", "*/.snakemake_timestamp")
