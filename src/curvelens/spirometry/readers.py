@@ -149,13 +149,10 @@ def _from_rows(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     import pandas as pd
 
     quantity = "volume_l" if "volume_l" in rows else "flow_l_s"
-    try:
-        time, values = (
-            pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-            for name in ("time_s", quantity)
-        )
-    except (TypeError, ValueError) as error:
-        raise DataError(f"time_s or {quantity} holds no numbers ({error}); give numbers") from error
+    time, values = (
+        pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        for name in ("time_s", quantity)
+    )
     for name, column in (("time_s", time), (quantity, values)):
         if not np.isfinite(column).all():
             at = int((~np.isfinite(column)).argmax()) + 1

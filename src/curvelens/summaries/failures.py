@@ -50,6 +50,9 @@ def count(tables: Mapping[tuple[str, str], Path], datasets: Mapping[str, Path] |
             table = pd.read_parquet(path, columns=["image_id", "status", "error"])
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not readable as a table ({error}); delete it and run again") from error
+        for name in ("image_id", "status", "error"):
+            if not all(isinstance(value, str) for value in table[name]):
+                raise DataError(f"{path}: {name} is not text in every row; delete it and run again")
         failed = table[table["status"] == FAILED]
         rows.append(
             {
