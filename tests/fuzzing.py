@@ -225,7 +225,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _check_message(message: str, names: tuple[str, ...]) -> None:
     if not message.isprintable() or not 10 <= len(message) <= LONGEST:
         raise MisbehavedError(f"no printable line: {message!r}")
-    if not re.search(r"[;:,] \w+", message):
+    if not re.search(r"[;,] \w+", message):
         raise MisbehavedError(f"says not what to do: {message!r}")
     if names and not any(name in message for name in names):
         raise MisbehavedError(f"does not name the file: {message!r}")

@@ -156,9 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 trials[name] = Trial(bugs=["the process died: a decoder crashed, or memory ran out"])
         one = trials[name]
         print(f"{name}: {one.tally.cases:,} cases, {one.seconds:.0f} s, {len(one.bugs)} bugs", flush=True)
-    bugs = [f"{name}: {bug}" for name, one in trials.items() for bug in one.bugs]
-    if bugs:
-        print("\n".join(bugs), file=sys.stderr)
+        for bug in one.bugs:
+            print(f"{name}: {bug}", file=sys.stderr, flush=True)
+    if any(one.bugs for one in trials.values()):
         return 1
     print(page(trials, options.pages))
     return 0

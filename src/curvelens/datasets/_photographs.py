@@ -171,5 +171,5 @@ def _eight_bits(picture: Image) -> Image:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if type(error).__name__ == "UnidentifiedImageError":
-        return "is not a picture, or is damaged"
-    return f"cannot be decoded ({type(error).__name__}: {text})" if text else "cannot be decoded"
+        return "is not a picture, or is damaged; replace it, or take it away"
+    return f"cannot be decoded ({': '.join(filter(None, [type(error).__name__, text]))}); save it again"
