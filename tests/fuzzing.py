@@ -70,6 +70,7 @@ class Reader:
         right: Raises AssertionError where what was read is not what the reader promises.
         names: File names of which an error has to name one; empty where errors leave out the path.
         share: Share of a long run that it gets.
+        ways: Ways in which it can refuse, at least.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Reader:
     right: Callable[[Any], None]
     names: tuple[str, ...] = ()
     share: float = 1.0
+    ways: int = 3
 
 
 @dataclass
