@@ -35,3 +35,4 @@ use rule draw_chart as draw_picture with:
         "results/benchmarks/draw_picture/{subject}/{figure}.tsv"
     wildcard_constraints:
         figure=figures_with_suffix(".png"),
+    localrule: True
