@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= curvelens:$(VERSION)$(if $(filter cpu,$(ACCELERATOR)),-cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help report unlock clusters container verify test soak check lint format docs bench lock clean
+.PHONY: help report unlock clusters container verify test test-slurm soak check lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ clusters: $(VENV)/.clusters ## Install what submits jobs to Slurm, Kubernetes an
 container: ## Build the image for clusters (ACCELERATOR=cpu: without CUDA)
 	@test -n "$(ENGINE)" || { echo "no container engine; install docker, podman or buildah, or name one: make ENGINE=... container" >&2; exit 1; }
 	$(ENGINE) build --file Containerfile --tag $(IMAGE) --build-arg UV_VERSION=$(UV_VERSION) --build-arg ACCELERATOR=$(ACCELERATOR) $(BUILD_FLAGS) .
+
+test-slurm: $(VENV)/.dev ## Run the workflow on a Slurm of two nodes, started for it (root on Debian)
+	CURVELENS_SLURM=1 $(BIN)/pytest tests/slurm
 
 verify: $(VENV)/.workflow ## Check every file of a finished run against its manifest
 	$(BIN)/python -m curvelens.manifest results/manifest.json
