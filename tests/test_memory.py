@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from curvelens import chunks, tables
 from curvelens.experiments import distances
 
-WEIGHTS = {tuple(weight.shape) for weight in network().parameters()}
+WEIGHTS = {tuple(weight.shape) for weight in network().parameters() if weight.ndim > 1}
 # Studies of small functions of their own, which have no hidden layer to run out of memory in.
 SMALL = {"theorems", "complexity"}
 
