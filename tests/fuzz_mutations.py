@@ -140,6 +140,8 @@ PLAIN = [
     *([], {}, [[]], [None], {"a": 1}, [1, 2], ["x", "x"], {"": ""}, [0.1, 0.1], {"x": {"y": {"z": []}}}),
 ]
 """Values that JSON can hold."""
+JSON_JUNK = st.one_of(st.sampled_from(PLAIN), st.sampled_from(TEXTS), st.integers(-9, 300))
+"""The same for JSON, with numbers of sizes that occur."""
 _ODD = [
     *(float("inf"), float("nan"), 2**63, 10**400, -(10**400), {1: 2}, {None: 1}, {(1, 2): 3}, {1.5: 1}),
     *(b"bytes", datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1), {1, 2}, (1,), 1j),

@@ -10,21 +10,20 @@ import pickle
 import shutil
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_mutations import BYTE_EDITS, JUNK, RARELY, TABLE_EDITS, TEXTS, edited, few, made, of_seeds, retold
-from fuzzing import Reader, canary
+from fuzz_mutations import BYTE_EDITS, JUNK, RARELY, TEXTS, edited, few, made, of_seeds
+from fuzz_texts import LABELS, csv_of
+from fuzzing import Payload, Reader, canary, on_one_line
 from hypothesis import strategies as st
 from PIL import Image
 
 from curvelens import datasets
 from curvelens.datasets import _archives, _cifar, _idx, _pictures
-from curvelens.datasets._listing import Columns, list_table
 from curvelens.datasets._masks import read_mask
 from curvelens.datasets._photographs import imagenet_classes, imagenet_synsets, read_picture
 
@@ -211,13 +210,6 @@ def _is_bytes_array(value: np.ndarray) -> None:
     assert value.dtype == np.uint8
 
 
-class Payload:
-    """Pickled, it is a call of :func:`fuzzing.canary`."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return canary, ("unpickled",)
-
-
 def _batch(values: list[tuple[Any, Any]], protocol: int, edits: list[Any]) -> bytes:
     batch: dict[Any, Any] = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"batch_label": b"x"}
     for key, value in values:
@@ -357,56 +349,6 @@ def _is_listing(value: list[str]) -> None:
     assert len(set(value)) == len(value)
 
 
-_LABELS = [
-    ["path", "label", "source", "licence", "split", "note"],
-    ["cat/1.png", "cat", "http://example.org/1", "CC0", "train", "first"],
-    ["cat/2.png", "cat", "", "CC0", "test", "second, with a comma"],
-    ["dog/1.png", "dog", "http://example.org/3", "", "train", "é"],
-    ["dog/2.png", "", "", "", "test", '"quoted"'],
-]
-_TABLE_COLUMNS = st.sampled_from(
-    [
-        *({}, {"id": "note"}, {"label": "note"}, {"classes": {"cat": "note", "dog": "split"}}),
-        *({"path": "missing"}, {"split": "licence"}),
-    ]
-)
-_ENCODINGS = st.sampled_from([*["utf-8"] * 20, "utf-8-sig", "utf-16", "latin-1"])
-
-
-def _csv(rows: list[list[str]], quoted: bool, encoding: str, edits: list[Any]) -> bytes:
-    cells = ([f'"{c.replace(chr(34), chr(34) * 2)}"' if quoted else c for c in row] for row in rows)
-    text = "\n".join(",".join(row) for row in cells)
-    return edited(text.encode(encoding, "replace"), edits)
-
-
-def csv_of(rows: list[list[str]]) -> st.SearchStrategy[bytes]:
-    """Return changed copies of a table as CSV: cells, rows, columns, quotes, encoding and bytes."""
-    changed = st.builds(retold, st.just(rows), TABLE_EDITS)
-    return st.builds(_csv, changed, st.booleans(), _ENCODINGS, RARELY)
-
-
-def _read_table(case: tuple[bytes, dict[str, Any]], folder: Path) -> Any:
-    content, columns = case
-    (folder / "labels.csv").write_bytes(content)
-    (folder / "cat").mkdir(exist_ok=True)
-    (folder / "cat/1.png").write_bytes(_SMALL[0])
-    return list_table(folder, "labels.csv", Columns(**columns))
-
-
-def _is_listed(value: Any) -> None:
-    assert len({one.name for one in value}) == len(value) > 0
-    for one in value:
-        assert on_one_line(one.name), one.name
-        assert one.split in (None, "train", "test")
-        assert one.problem or one.path.is_file()
-        assert on_one_line(one.problem)
-
-
-def on_one_line(text: str) -> bool:
-    """Return whether a text has no line breaks, control characters or halves of surrogate pairs."""
-    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
-
-
 _PARAMETERS = st.fixed_dictionaries(
     {
         "classes": st.sampled_from(["folders", "folders", "imagenet"]),
@@ -435,7 +377,7 @@ _IMAGE_FOLDERS = st.fixed_dictionaries(
             st.one_of(st.sampled_from(PICTURES), _CONTENTS, st.sampled_from(MASKS)),
             max_size=3,
         ),
-        "labels": csv_of(_LABELS),
+        "labels": csv_of(LABELS),
         "parameters": _PARAMETERS,
         "whole": st.sampled_from([True, True, True, False]),
     }
@@ -487,6 +429,5 @@ READERS = [
     ),
     Reader("CIFAR batches", _BATCHES, _read_batch, _is_batch, ("data_batch_1",), share=10),
     Reader("archives", _FOLDER_CASES, _read_archive, _is_listing, ("pictures.",), share=6),
-    Reader("label tables", st.tuples(csv_of(_LABELS), _TABLE_COLUMNS), _read_table, _is_listed, share=8),
     Reader("image folders", _IMAGE_FOLDERS, _read_image_folder, _is_dataset, share=5),
 ]

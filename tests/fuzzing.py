@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -105,6 +106,18 @@ def canary(*arguments: Any) -> str:
     return "alive"
 
 
+class Payload:
+    """Pickled, it is a call of :func:`canary`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return canary, ("unpickled",)
+
+
+def on_one_line(text: str) -> bool:
+    """Return whether a text has no line breaks, control characters or halves of surrogate pairs."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+
+
 def run(reader: Reader, folder: Path, cases: int, seed: int, tally: Tally) -> None:
     """Try ``cases`` cases.
 
@@ -134,6 +147,7 @@ def attempt(reader: Reader, folder: Path, case: Any, tally: Tally) -> None:
         Exception: The case misbehaves.
     """
     tally.cases += 1
+    _done.clear()
     started = time.process_time()
     try:
         with _watched(folder):
@@ -151,8 +165,7 @@ def attempt(reader: Reader, folder: Path, case: Any, tally: Tally) -> None:
     finally:
         tally.slowest = max(tally.slowest, time.process_time() - started)
     if _done:
-        told, _done[:] = list(_done), []
-        raise MisbehavedError(f"{reader.name}: a case ran {told[:3]}")
+        raise MisbehavedError(f"{reader.name}: a case ran {_done[:3]}")
 
 
 @contextlib.contextmanager

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import fuzz_artifacts
 import fuzz_pictures
+import fuzz_texts
 import fuzzing
 import pytest
 
 CASES = 200
-READERS = {reader.name: reader for reader in fuzz_pictures.READERS + fuzz_artifacts.READERS}
+READERS = {
+    reader.name: reader for reader in fuzz_pictures.READERS + fuzz_texts.READERS + fuzz_artifacts.READERS
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -61,7 +64,7 @@ def test_an_endless_case_is_ended(monkeypatch, tmp_path):
 
 
 def refuse(text):
-    raise fuzz_artifacts.ConfigError(text)
+    raise fuzz_texts.ConfigError(text)
 
 
 def test_the_long_trial_writes_its_page(tmp_path):

@@ -28,9 +28,12 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import _page  # noqa: E402
 import fuzz_artifacts  # noqa: E402
 import fuzz_pictures  # noqa: E402
+import fuzz_texts  # noqa: E402
 import fuzzing  # noqa: E402
 
-READERS = {reader.name: reader for reader in fuzz_pictures.READERS + fuzz_artifacts.READERS}
+READERS = {
+    reader.name: reader for reader in fuzz_pictures.READERS + fuzz_texts.READERS + fuzz_artifacts.READERS
+}
 PART = 2000  # cases that hypothesis draws at a time; it remembers them, to try none twice
 
 
@@ -96,7 +99,7 @@ def page(trials: dict[str, Trial], pages: Path) -> Path:
         "A way is a line of the library that refuses, and the exception that led to it; *commonest* is the "
         "share of the refused cases that went the commonest way. *Slowest* is the slowest case. *Memory* is "
         "the growth of the process's peak after its first hundred cases. Cases are changes of valid files: "
-        "see `tests/fuzz_pictures.py` and `tests/fuzz_artifacts.py`."
+        "see `tests/fuzz_pictures.py`, `tests/fuzz_texts.py` and `tests/fuzz_artifacts.py`."
     )
     head = [
         "reader",
