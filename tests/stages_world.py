@@ -117,8 +117,8 @@ def _fidelity(model: nn.Module, device: str) -> Frames:
         neuron=(neuron["module"], neuron["index"]),
         betas=[20.0],
         swish_betas=[20.0],
-        calls=500,
-        samples=300,
+        calls=392,
+        samples=40,
         device=device,
     )
     return {"images": table, "neuron": np.array([neuron["index"]])}
@@ -186,7 +186,7 @@ def _spectra(model: nn.Module, device: str) -> Frames:
 
 def _superpixels(model: nn.Module, device: str) -> Frames:
     settings = Superpixels(
-        segments=(3, 9), calls=500, samples=100, interaction_calls=100, beta=20, swish_beta=20
+        segments=(3, 9), calls=392, samples=40, interaction_calls=100, beta=20, swish_beta=20
     )
     table, arrays = superpixels.superpixels(model, images(), settings, device=device)
     return {"table": table, **{k: v for k, v in arrays.items() if k != "methods"}}
@@ -246,9 +246,9 @@ STAGES: dict[str, Callable[[nn.Module, str], Frames]] = {
             magnitudes=[0.25, 1.0],
             sigma_squared=[1e-3],
             betas=[20.0],
-            calls=500,
+            calls=392,
             truncation=0.9,
-            pgd={"steps": 10, "restarts": 2, "relative_step": 0.1},
+            pgd={"steps": 5, "restarts": 2, "relative_step": 0.1},
             device=device,
         )
     },
@@ -260,8 +260,8 @@ STAGES: dict[str, Callable[[nn.Module, str], Frames]] = {
             thresholds=[0.8],
             smoothing_radii=[1.0],
             betas=[20.0],
-            calls=500,
-            samples=100,
+            calls=392,
+            samples=40,
             device=device,
             **RADII,
         )
