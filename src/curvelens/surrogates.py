@@ -144,7 +144,8 @@ def _replaced(name: str, model: nn.Module, beta: float, activation: Callable[[],
                 parent._modules[key] = new.setdefault(child, _smooth(child, activation))
     if not new:
         raise ArgumentError(
-            f"{name}: the model has no nn.ReLU or nn.ReLU6 module to replace; use modules for its activations"
+            f"{name}: the model has no nn.ReLU or nn.ReLU6 module to replace; use modules for its "
+            "activations, or leave surrogates out (betas: [])"
         )
     return surrogate
 

@@ -122,7 +122,8 @@ def attack_images(
         betas: SoftPlus sharpnesses to try; validation only.
         choices: :data:`~curvelens.summaries.attacks.ATTACK_CHOICES`; test only.
         methods: Which of :data:`~curvelens.summaries.attacks.METHODS` to run; None means those of the paper,
-            its truncated steps where there is a ``truncation``, and PGD where there is ``pgd``.
+            without SoftPlus where it has no ``betas`` to try and none was chosen, its truncated steps where
+            there is a ``truncation``, and PGD where there is ``pgd``.
         calls: Gradient calls of a smoothed model.
         estimator: Estimator of the smoothed Hessian; None means the default one.
         truncation: T in (0, 1] of the paper's truncated steps (Torop et al. 2023, eq. 71).
@@ -139,7 +140,8 @@ def attack_images(
             steps or PGD without their settings.
     """
     grids = {"smooth": list(sigma_squared), "softplus": list(betas)}
-    chosen = _methods(methods, truncation, pgd)
+    smoothed = choices["method"].str.startswith("SP").any() if choices is not None else grids["softplus"]
+    chosen = _methods(methods, truncation, pgd, bool(smoothed))
     plan = _plan(split, list(magnitudes), chosen, grids, choices)
 
     def run(item: Item) -> Iterator[dict[str, Any]]:
@@ -163,7 +165,10 @@ def attack_images(
 
 
 def _methods(
-    methods: Sequence[str] | None, truncation: float | None, pgd: Mapping[str, Any] | None
+    methods: Sequence[str] | None,
+    truncation: float | None,
+    pgd: Mapping[str, Any] | None,
+    has_surrogate: bool,
 ) -> list[str]:
     """Check the names, or return those that there are settings for."""
     able = [
@@ -177,7 +182,9 @@ def _methods(
         if method not in able:
             key = "truncation" if method in TRUNCATED else "pgd"
             raise ConfigError(f"attack method {method!r} has no settings; give attacks.{key}")
-    return able if methods is None else list(methods)
+    if methods is not None:
+        return list(methods)
+    return [method for method in able if has_surrogate or not method.startswith("SP")]
 
 
 _Plan = dict[tuple[str, float | None], dict[str, list[float]]]

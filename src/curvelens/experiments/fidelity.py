@@ -110,7 +110,7 @@ def measure(
     Raises:
         ConfigError: If an argument is unknown, empty or missing, or ``choices`` lacks a case.
     """
-    methods = possible(choices, swish_betas) if methods is None else methods
+    methods = possible(choices, betas, swish_betas) if methods is None else methods
     named = {"laws": laws, "scalars": scalars, "methods": methods, "covariance": covariance}
     shapes = dict(shapes or {})
     _check(split, radii, neuron, choices, named, shapes)

@@ -109,7 +109,12 @@ def chosen(wanted: Sequence[Trial], choices: pd.DataFrame) -> Iterator[Trial]:
         yield replace(case, value=None if value is None else float(value))
 
 
-def possible(choices: pd.DataFrame | None, swish_betas: Sequence[float]) -> list[str]:
-    """Return the methods to measure where none are named: Swish only where it has values or a choice."""
-    has_swish = bool(swish_betas) if choices is None else choices["method"].isin(["SW H+G", "SW G"]).any()
-    return [method for method in METHODS if has_swish or not method.startswith("SW")]
+def possible(choices: pd.DataFrame | None, betas: Sequence[float], swish_betas: Sequence[float]) -> list[str]:
+    """Return the methods to measure where none are named: of surrogates those with values or a choice."""
+    tried = {"SP": betas, "SW": swish_betas}
+    left_out = [
+        surrogate
+        for surrogate, values in tried.items()
+        if not (values if choices is None else choices["method"].str.startswith(surrogate).any())
+    ]
+    return [method for method in METHODS if method.partition(" ")[0] not in left_out]

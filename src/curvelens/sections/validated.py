@@ -21,8 +21,7 @@ class Validated(Closed):
     )
     betas: list[Positive] = Field(
         default_factory=lambda: [5.0, 20.0, 80.0],
-        min_length=1,
-        description="SoftPlus sharpness, the grid searched.",
+        description="SoftPlus sharpness, the grid searched; empty: no SoftPlus, for a network without ReLU.",
     )
 
     _grids: ClassVar[tuple[str, ...]] = ("betas",)
