@@ -472,7 +472,7 @@ class TestExperiment:
         with pytest.raises(ConfigError, match="chosen"):
             attack_images(model, few, split="test", magnitudes=[1.0], methods=("SG",))
         with pytest.raises(ConfigError, match="beta"):
-            attack_images(model, few, split="validation", magnitudes=[1.0], sigma_squared=[0.1])
+            attack_images(model, few, split="validation", magnitudes=[1.0], methods=("SP G",))
         with pytest.raises(DataError, match="validation"):
             choose(ATTACKS.validate(pd.DataFrame(columns=list(ATTACKS.columns))))
         with pytest.raises(DataError, match="test"):

@@ -312,7 +312,7 @@ def test_model_is_left_as_it_was(model, images):
         ({"laws": ["sphere"]}, "ball, paper"),
         ({"scalars": ["logit"]}, "predicted_logit"),
         ({"methods": []}, "empty list"),
-        ({"betas": []}, "betas"),
+        ({"betas": [], "methods": ["SP H+G"]}, "betas"),
         ({"sigma_factors": []}, "sigma_factors"),
         ({"neuron": None}, "inner_neuron"),
     ],
