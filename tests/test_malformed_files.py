@@ -140,6 +140,9 @@ def nested(levels):
     pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 2**70]}),  # OverflowError
     pickle.dumps({b"data": nested(40), b"labels": [0]}),  # numpy looks at each of 9 ** 40 values
     pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": nested(40)}),
+    pickle.dumps({b"data": np.array([None, 1], dtype=object), b"labels": [0]}),
+    pickle.dumps({b"data": np.zeros((2, 3072), "f4"), b"labels": [0, 1]}),
+    pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [0]}).replace(b"M\0\x0c", b"M\0\x7c"),
 ])  # fmt: skip
 def test_a_damaged_batch_is_refused_whatever_it_leads_to(content):
     with pytest.raises(DataError, match="data_batch_1: no CIFAR-10 batch"):

@@ -8,12 +8,15 @@ import pickle
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curvelens.datasets import Download, RawDataset
 from curvelens.datasets._download import fetch
 from curvelens.errors import DataError
 from curvelens.store import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -97,34 +100,67 @@ def parse_batch(content: bytes, name: str) -> tuple[Any, Any]:
 
     try:
         batch = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
-        data, classes = batch[b"data"], batch[b"labels"]
-        if not isinstance(data, np.ndarray) or not isinstance(classes, list):
-            raise TypeError(f"data are {type(data).__name__}, labels {type(classes).__name__}")
-        if not all(type(one) is int for one in classes):
-            raise TypeError("labels are not all whole numbers")
-        images, labels = data.reshape(-1, 3, 32, 32), np.array(classes, dtype=np.int64)
+        images, classes = batch[b"data"].pixels().reshape(-1, 3, 32, 32), batch[b"labels"]
+        if not isinstance(classes, list) or not all(type(one) is int for one in classes):
+            raise TypeError("labels are not a list of whole numbers")
+        labels = np.array(classes, dtype=np.int64)
     except Exception as error:  # a damaged pickle leads to all kinds of exceptions
         raise DataError(f"{name}: no CIFAR-10 batch ({type(error).__name__}: {error}); {_REMEDY}") from error
-    if images.dtype != np.uint8 or labels.shape != (len(images),):
+    if labels.shape != (len(images),):
         raise DataError(
-            f"{name}: {images.dtype} images, {labels.shape} labels are no CIFAR-10 batch; {_REMEDY}"
+            f"{name}: {len(images)} images, {labels.shape} labels are no CIFAR-10 batch; {_REMEDY}"
         )
     return images, labels
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and built-in containers; refuses to look up anything else."""
+class _StoredType:
+    """Stands for ``numpy.dtype`` in a pickle."""
+
+    def __init__(self, name: Any, *flags: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        pass  # byte order and the like, which single bytes have not
+
+
+class _StoredArray:
+    """Stands for ``numpy.ndarray`` in a pickle: numpy's own code crashes where the state is damaged."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self._state = state
+
+    def pixels(self) -> np.ndarray:
+        """Return the array, uint8.
+
+        Raises:
+            TypeError, ValueError: The state is none of such an array.
+        """
+        import numpy as np
+
+        _, shape, kind, by_columns, content = self._state
+        if not isinstance(kind, _StoredType) or kind.name not in ("u1", b"u1") or by_columns:
+            raise TypeError("data are no rows of uint8")
+        if not isinstance(content, bytes):
+            raise TypeError(f"data are {type(content).__name__}, not bytes")
+        return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Unpickles arrays of bytes and built-in containers; refuses to look up anything else.
+
+    This is Python's unpickler written in Python: a damaged pickle can crash the one written in C.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        from numpy import dtype, ndarray
-        from numpy._core.multiarray import _reconstruct
-
         allowed: dict[tuple[str, str], Any] = {
-            ("numpy", "dtype"): dtype,
-            ("numpy", "ndarray"): ndarray,
-            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+            ("numpy", "dtype"): _StoredType,
+            ("numpy", "ndarray"): _StoredArray,
+            ("numpy.core.multiarray", "_reconstruct"): _StoredArray,
+            ("numpy._core.multiarray", "_reconstruct"): _StoredArray,
+            ("_codecs", "encode"): lambda text, _: text.encode("latin-1"),
         }
         if (module, name) not in allowed:
             raise pickle.UnpicklingError(f"refused {module}.{name}")
