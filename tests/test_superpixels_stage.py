@@ -191,6 +191,14 @@ def test_the_figure_draws_whatever_there_is(case, computed, tmp_path):
         assert texts == ("No image was computed.", "No image was computed.", "")
 
 
+def test_maps_without_any_interaction_are_drawn(computed, tmp_path):
+    """As of a network of ReLUs that is linear as far as it is looked at."""
+    table, arrays = computed
+    arrays = arrays | {"interactions": np.zeros_like(arrays["interactions"])}
+    drawn = figure.draw(load(written(tmp_path, table, arrays, images())), style.WIDE)
+    drawn.savefig(tmp_path / "drawn.png")
+
+
 def test_every_map_has_its_own_scale_unless_told_otherwise(computed, tmp_path):
     table, arrays = computed
     for shared in (False, True):

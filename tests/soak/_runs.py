@@ -120,6 +120,12 @@ class Run:
         self.look()
         return False
 
+    def complaint(self) -> str:
+        """Return what the run said of the first job that failed, or the end of its log."""
+        text = self.log.read_text("utf-8", "replace")
+        start = text.find("Error in rule ")
+        return text[start : start + 3000] if start >= 0 else text[-2000:]
+
     def kill(self) -> None:
         """Kill Snakemake, its process group, and whatever it started in other groups and sessions."""
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -113,7 +113,7 @@ class Trial:
         run = self._run(folder)
         run.watch(never)
         if run.process.returncode:
-            raise SoakError(f"the undisturbed run failed: {run.log.read_text()[-2000:]}")
+            raise SoakError(f"the undisturbed run failed: {run.complaint()}")
         if len(set(run.started.values())) < len(run.started):
             raise SoakError("two jobs have the same message")
         return Undisturbed(
@@ -153,7 +153,7 @@ class Trial:
                 raise SoakError(f"computed twice although finished: {sorted(again)}")
             done |= run.done
             if run.failed or (not killed and run.process.returncode):
-                raise SoakError(f"a run that was started again failed: {run.log.read_text()[-2000:]}")
+                raise SoakError(f"a run that was started again failed: {run.complaint()}")
             if not killed:
                 self._complete(folder)
                 return
@@ -228,7 +228,7 @@ class Trial:
         again = self._run(folder)
         again.watch(never)
         if again.process.returncode or again.started:
-            raise SoakError(f"a finished run is not left alone: {again.log.read_text()[-2000:]}")
+            raise SoakError(f"a finished run is not left alone: {again.complaint()}")
         self.tally.completed += 1
 
 

@@ -57,7 +57,9 @@ def scale(values: np.ndarray) -> tuple[float, float]:
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     low, high = min(low, 0.0), max(high, 0.0)
-    width = max(high - low, np.finfo(float).tiny)
+    width = high - low
+    if width < np.finfo(np.float32).tiny:  # a network that is linear nearby has no interactions to scale by
+        return -1.0, 1.0
     # A scale needs some room on both sides of zero, also where all interactions have one sign.
     return min(low, -1e-3 * width), max(high, 1e-3 * width)
 
