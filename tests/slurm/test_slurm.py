@@ -170,10 +170,7 @@ def test_gpus_are_asked_for_by_gres(disturbed):
     told = {
         job["comment"]: cluster.show("job", job["id"]) for job in cluster.jobs() if job["id"] not in known
     }
-    with_network, without = (
-        told["rule_predict_images_wildcards_mnist"],
-        told["rule_compare_maps_wildcards_photographs"],
-    )
+    with_network = told["rule_predict_images_wildcards_mnist"]
     assert with_network["NodeList"] == cluster.GPU_NODE
-    assert "gres/gpu=1" in with_network["TRES"]
-    assert "gres/gpu" not in without["TRES"]
+    assert with_network["TresPerNode"].endswith("gpu:1")
+    assert "TresPerNode" not in told["rule_compare_maps_wildcards_photographs"]
