@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from curvelens import manifest, models, store
+from curvelens import manifest, models, store, tables
 from curvelens.config import load
 from curvelens.datasets import _cifar, _idx
 from curvelens.datasets._listing import Columns, list_table
 from curvelens.datasets._masks import find_mask, read_mask
 from curvelens.datasets._photographs import read_picture
 from curvelens.errors import ConfigError, DataError, ModelError
+from curvelens.figures import inputs
 from curvelens.registry import Parameters, Registry
 from curvelens.spirometry import read_curves
 from curvelens.summaries import failures
@@ -248,6 +249,24 @@ def test_failures_are_counted_in_columns_of_text(tmp_path, name, values):
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=rf"rows\.parquet: {name} is not text in every row"):
         failures.count({("experiment", "stage"): tmp_path / "rows.parquet"})
+
+
+def test_text_that_is_none_is_found_when_a_table_is_read(tmp_path):
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"image_id": ["plain text"], "status": ["ok"], "error": [""]})
+    # Without compression and dictionaries the text stands in the file as it is.
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"plain text", b"pl\xffin text"))
+    assert pyarrow.parquet.read_table(path).num_rows == 1  # Arrow alone does not look
+    reads = (
+        lambda: failures.count({("experiment", "stage"): path}),
+        lambda: inputs.read_table(path),
+        lambda: tables.read(path, failures.FAILURES),
+        lambda: manifest.content_sha256(path),
+    )
+    for read in reads:
+        with pytest.raises(DataError, match=r"rows\.parquet: not readable as parquet \(ArrowInvalid: .*UTF"):
+            read()
 
 
 def test_a_curve_called_like_a_terminal_escape_is_its_own_failure(tmp_path):

@@ -23,6 +23,7 @@ from typing import Any
 from curvelens import jobtimes
 from curvelens.errors import CurvelensError, DataError, on_one_line
 from curvelens.store import load_json, save_json, sha256
+from curvelens.tables import read_arrow
 
 DIGITS = 5
 """Significant digits of the floating-point numbers that count in a table's content checksum."""
@@ -65,17 +66,11 @@ def content_sha256(path: str | Path) -> str:
 
 def _columns(path: str | Path) -> dict[str, list[Any]]:
     """Read the columns of a table that two runs may share, by name."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path, partitioning=None)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable as parquet; run the step that makes it again") from error
+    table = read_arrow(path)
     return {
         column.name: table.column(column.name).to_pylist()
         for column in table.schema
-        if (column.metadata or {}).get(b"unit", b"").decode() not in _TIMES
+        if (column.metadata or {}).get(b"unit", b"").decode(errors="replace") not in _TIMES
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
-from curvelens.store import REMEDY
+from curvelens.npz import REMEDY, in_short
 from curvelens.writing import atomic
 
 if TYPE_CHECKING:
@@ -296,6 +296,33 @@ def _quoted(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
+def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
+    """Read a parquet file as it is, and look at every value: damage may otherwise show much later.
+
+    Args:
+        path: The file.
+        columns: Columns to read; None reads all.
+
+    Raises:
+        DataError: The file is missing, is not parquet, lacks a column, or holds text that is not UTF-8 or
+            values beyond its end.
+    """
+    import pyarrow.parquet
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; run the step that makes it, or correct the path")
+    try:
+        data = pyarrow.parquet.read_table(path, columns=columns, partitioning=None)
+        data.validate(full=True)
+    except Exception as error:  # damage leads the reader to all kinds of exceptions
+        raise DataError(f"{path}: not readable as parquet ({in_short(error)}); {REMEDY}") from error
+    lacking = [name for name in columns or [] if name not in data.column_names]
+    if lacking:
+        raise DataError(f"{path}: has no column {lacking[0]}; {REMEDY}")
+    return data
+
+
 def read(path: str | Path, table: Table) -> pd.DataFrame:
     """Read a parquet table and check it.
 
@@ -304,17 +331,9 @@ def read(path: str | Path, table: Table) -> pd.DataFrame:
     """
     import pandas as pd
     import pyarrow
-    import pyarrow.parquet
 
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such table; run the step that makes it, or correct the path")
     nullable = {pyarrow.int64(): pd.Int64Dtype(), pyarrow.bool_(): pd.BooleanDtype()}
-    try:
-        data = pyarrow.parquet.read_table(path, partitioning=None).to_pandas(types_mapper=nullable.get)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path}: not readable as parquet ({reason}); {REMEDY}") from error
+    data = read_arrow(path).to_pandas(types_mapper=nullable.get)
     try:
         return table.validate(data)
     except DataError as error:

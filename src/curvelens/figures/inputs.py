@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvelens.errors import DataError
 from curvelens.store import array_names, load_array, load_json
+from curvelens.tables import read_arrow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,14 +70,7 @@ def read_table(paths: Path | Sequence[Path]) -> DataFrame:
     files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     frames = []
     for file in files:
-        if not file.is_file():
-            raise DataError(f"{file}: no such table; run the step that makes it, or correct the path")
-        try:
-            frame = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{file}: not readable as parquet ({type(error).__name__}); delete it and run again"
-            ) from error
+        frame = read_arrow(file).to_pandas()
         frames.append(frame if "model" in frame else frame.assign(model=file.parent.name))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from curvelens.errors import DataError, on_one_line, printable
 from curvelens.spirometry.indices import SAMPLES, Indices, measure, on_grid
+from curvelens.tables import read_arrow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +124,11 @@ def _long_format(file: Path) -> Iterator[tuple[str, Callable[[], tuple[np.ndarra
     import pandas as pd
 
     try:
-        table = pd.read_csv(file, dtype={"id": str}) if file.suffix == ".csv" else pd.read_parquet(file)
+        table = (
+            pd.read_csv(file, dtype={"id": str}) if file.suffix == ".csv" else read_arrow(file).to_pandas()
+        )
+    except DataError:
+        raise
     except Exception as error:  # damage leads the readers to all kinds of exceptions
         raise DataError(f"{file}: not readable ({type(error).__name__}); save it again") from error
     columns = set(table.columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from curvelens.errors import DataError
 from curvelens.experiments.rows import failed_share
 from curvelens.store import load_json
-from curvelens.tables import FAILED, Column, frame, schema
+from curvelens.tables import FAILED, Column, frame, read_arrow, schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,14 +42,9 @@ def count(tables: Mapping[tuple[str, str], Path], datasets: Mapping[str, Path] |
     Raises:
         DataError: If a table is missing or damaged.
     """
-    import pandas as pd
-
     rows = []
     for (experiment, stage), path in tables.items():
-        try:
-            table = pd.read_parquet(path, columns=["image_id", "status", "error"])
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not readable as a table ({error}); delete it and run again") from error
+        table = read_arrow(path, ["image_id", "status", "error"]).to_pandas()
         for name in ("image_id", "status", "error"):
             if not all(isinstance(value, str) for value in table[name]):
                 raise DataError(f"{path}: {name} is not text in every row; delete it and run again")
