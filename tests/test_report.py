@@ -340,6 +340,15 @@ def test_chosen_parameters_stand_beside_the_paper_s() -> None:
     assert "σ² = 0.02 (Torop: 0.03)" in shown.text
 
 
+def test_each_shape_of_the_noise_has_its_own_chosen_parameter() -> None:
+    rows = world.fidelity()
+    shaped = rows[rows["covariance"] == "isotropic"].assign(covariance="per_feature", parameter_value=0.05)
+    shown = Page(str(summaries.chosen(pd.concat([rows, shaped]), "radius")))
+    assert "SH+SG, noise per pixel" in shown.text
+    assert "σ = 0.05" in shown.text
+    assert "σ = 0.02" in shown.text
+
+
 def test_times_add_up_by_stage(tmp_path: Path) -> None:
     paths = []
     for name, seconds in (("explain/a/0", "10.5"), ("explain/a/1", "2.5"), ("train_model/relu", "-")):

@@ -130,6 +130,7 @@ def chosen(summary: DataFrame, setting: str) -> Html:
         summary: The table ``fidelity`` or ``attacks``.
         setting: The column that the choice was made for, ``radius`` or ``epsilon``.
     """
+    summary = fidelity_figure.labelled(summary) if "covariance" in summary else summary
     keys = [key for key in ("scalar", "law") if key in summary]
     groups = summary.groupby(keys, sort=False) if keys else [((), summary)]
     sizes = sorted(summary[setting].unique())
