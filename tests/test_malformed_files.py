@@ -196,6 +196,7 @@ def test_class_names_of_a_file_are_one_line_each(tmp_path):
     ({"classes": {}}, r"model\.json: classes or image_shape are no whole numbers"),
     ({"image_shape": ["1", 2, 2]}, r"model\.json: classes or image_shape are no whole numbers"),
     ({"classes": 2**60}, r"model\.json: mlp cannot be built for 1152921504606846976 classes"),
+    ({"image_shape": [1, 2**62, 2**62]}, r"model\.json: mlp cannot be built for .*; choose smaller numbers"),
 ])  # fmt: skip
 def test_a_description_that_fits_no_network_is_named(tmp_path, change, told):
     network = models.build(**TINY)
@@ -223,6 +224,14 @@ def test_a_manifest_may_name_what_no_file_can_be_called(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"files": [{"@id": LONG, "sha256": "0" * 64}]}))
     (line,) = manifest.verify(tmp_path / "manifest.json")
     assert "missing" in line
+
+
+def test_names_in_a_manifest_do_not_reverse_what_is_told(tmp_path):
+    for name, told in (("a.json", "\u202etxt"), ("b.json", "plain.txt")):
+        (tmp_path / name).write_text(json.dumps({"files": [{"@id": told, "sha256": "0" * 64}]}))
+    lines = manifest.verify(tmp_path / "a.json") + manifest.compare(tmp_path / "a.json", tmp_path / "b.json")
+    assert all(line.isprintable() for line in lines), lines
+    assert r"\u202etxt: missing" in lines[0]
 
 
 @pytest.mark.parametrize(("name", "column", "values", "told"), [

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curvelens import jobtimes
-from curvelens.errors import CurvelensError, DataError, on_one_line
+from curvelens.errors import CurvelensError, DataError, on_one_line, printable
 from curvelens.store import load_json, save_json, sha256
 from curvelens.tables import read_arrow
 
@@ -143,7 +143,7 @@ def verify(path: str | Path) -> list[str]:
             told.append(f"{file}: missing; run the workflow again")
         elif sha256(file) != entry["sha256"]:
             told.append(f"{file}: is not the file that the manifest describes; delete it and run again")
-    return told
+    return list(map(printable, told))
 
 
 def compare(first: str | Path, second: str | Path) -> list[str]:
@@ -163,9 +163,9 @@ def compare(first: str | Path, second: str | Path) -> list[str]:
     for name in sorted(set(one) & set(two)):
         if one[name] != two[name]:
             files = [Path(path).parent / name for path in (first, second)]
-            there = all(file.is_file() for file in files)
+            there = all(map(os.path.isfile, files))
             told.append(f"{name}: differs" + (f" {_difference(*map(_columns, files))}" if there else ""))
-    return told
+    return list(map(printable, told))
 
 
 def _difference(one: Mapping[str, Sequence[Any]], two: Mapping[str, Sequence[Any]]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from curvelens import seeds
 from curvelens.errors import ModelError
 from curvelens.models._storage import load, load_weights, restore, save, save_description, save_weights
+from curvelens.npz import in_short
 from curvelens.registry import Registry
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ def build(
         torch.random.default_generator.manual_seed(seeds.derive(seed, "weights", name))
         try:
             model: torch.nn.Module = entry.function(values, classes, tuple(image_shape))
-        except (RuntimeError, MemoryError, OverflowError) as error:  # torch cannot allocate its weights
+        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # numbers beyond torch's
             raise ModelError(
                 f"{architecture} cannot be built for {classes} classes of images {list(image_shape)} "
-                f"({type(error).__name__}: {error}); choose smaller numbers"
+                f"({in_short(error)}); choose smaller numbers"
             ) from error
     return model.eval()
 
