@@ -23,7 +23,7 @@ STATE = Path("/var/lib/curvelens-slurm")
 FILES = (Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf"))
 MARK = "# Written by curvelens' tests/slurm/cluster.py, which removes it again.\n"
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
-NODES = ("n1", "n2")
+NODES = ("curvelens1", "curvelens2")  # names that no other Slurm has: a node is killed by its name
 GPU_NODE = NODES[-1]
 PORT = 36817  # of slurmctld; the nodes have the next ones, away from Slurm's own 6817 and 6818
 
@@ -114,6 +114,8 @@ def up() -> None:
 
 def down() -> None:
     """Stop the daemons and every job, and remove all that :func:`up` made; without a cluster do nothing."""
+    if not STATE.exists():
+        return
     for node in NODES:
         kill_node(node)
     for name in ("slurmctld", "munged"):
