@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvelens.models import REGISTRY
-from curvelens.models._preprocessing import Preprocessing, in_order, network_shape, prepared
+from curvelens.models._preprocessing import (
+    Preprocessing,
+    in_order,
+    network_shape,
+    output_count,
+    prepared,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +59,7 @@ def read(
         else:
             recipe, network = _from_stored(path)
         _require_shape(recipe, network_shape(parameters, image_shape))
+        output_count(parameters, classes)  # refuses too many or too few
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     model = prepared(network, parameters, image_shape)
