@@ -107,7 +107,7 @@ def test_photographs_give_no_training_images(tmp_path):
     model = models.build("mlp", {"hidden": [4]}, 1000, (3, 32, 32))
     from curvelens.schedules import Training
 
-    with pytest.raises(DataError, match="no images to train on"):
+    with pytest.raises(DataError, match="no images with a label to train on"):
         train(model, splits["train"], splits["validation"], Training(epochs=1), seed=0, name="net")
 
 

@@ -217,7 +217,8 @@ def test_eigenvectors_are_shown_with_both_ends_and_told_against_the_gradient(tmp
         assert isinstance(figure, Figure)
         assert len(figure.axes) == eigenvectors.SHOWN * columns
     assert "nearly across the gradient" in eigenvectors.caption(tables)
-    shard = tables["eigenvectors"][0]
+    shard = dict(tables["eigenvectors"][0])
+    tables["eigenvectors"] = [shard]
     shard["gradient"] = -shard["eigenvectors"][:, 3]  # of the largest |λ|
     assert "nearly along the gradient" in eigenvectors.caption(tables)
     _, values, vectors = eigenvectors.pairs(tables, str(shard["ids"][0]))
