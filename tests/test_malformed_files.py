@@ -15,7 +15,7 @@ from PIL import EpsImagePlugin, Image
 
 from curvelens import manifest, models, store, tables
 from curvelens.config import load
-from curvelens.datasets import _cifar, _idx
+from curvelens.datasets import _cifar, _idx, _pictures
 from curvelens.datasets._listing import Columns, list_table
 from curvelens.datasets._masks import find_mask, read_mask
 from curvelens.datasets._photographs import read_picture
@@ -161,6 +161,23 @@ def test_postscript_is_not_run_under_another_name(tmp_path, monkeypatch):
         opened.load()  # what Pillow alone would do
     with pytest.raises(DataError, match="is not a picture"):
         read_picture(tmp_path / "cat.jpg", 8)
+
+
+def test_small_pictures_are_small_and_whole(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+    good, wide = io.BytesIO(), io.BytesIO()
+    noise.save(good, "PNG")
+    Image.new("RGB", (1025, 1)).save(wide, "PNG")
+    at = good.getvalue().index(b"IDAT") - 4
+    short = good.getvalue()[:at] + bytes(4) + good.getvalue()[at + 4 :]  # its pixels are taken for a chunk
+    for part in ("train", "test"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        (tmp_path / part / "cat/1.png").write_bytes(good.getvalue())
+    assert len(_pictures.read_pictures(tmp_path).images) == 2
+    for content in (short, wide.getvalue()):
+        (tmp_path / "test/cat/1.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"test/cat/1\.png is no readable picture"):
+            _pictures.read_pictures(tmp_path)
 
 
 def test_a_mask_of_a_damaged_picture_is_refused(tmp_path):
