@@ -288,22 +288,6 @@ def given_files(dataset):
     return None if published or chosen.data_dir is None else files_version(chosen.data_dir)
 
 
-def data_settings(dataset):
-    """What decides, beside code, what is in a data set: its settings, whatever folder it lies in, and its files."""
-    chosen = settings.datasets[dataset].model_dump(mode="json", exclude={"data_dir"})
-    return chosen | {"given": given_files(dataset)}
-
-
-def data_code(dataset):
-    """Version of the code that decides what is in a data set: its loader and how it is split.
-
-    How it is described and written decides nothing that a network is trained on.
-    """
-    return code_version(
-        "curvelens.datasets._splitting", f"curvelens.{loader(dataset)}", without=["curvelens.datasets"]
-    )
-
-
 def model_code(model):
     """Module that builds the architecture of a model of the config."""
     return registered(models.REGISTRY, settings.models[model].architecture)

@@ -1,10 +1,8 @@
 rule train_model:
     input:
-        # Training follows the data set's settings, in params, not the dates of its files: a data set that is
-        # prepared again, because one of its files was lost or damaged, is the same.
-        train=ancient(split_of("train")),
-        validation=ancient(split_of("validation")),
-        info=ancient(dataset_info),
+        train=split_of("train"),
+        validation=split_of("validation"),
+        info=dataset_info,
     output:
         weights="results/models/{model}/weights.safetensors",
         history="results/models/{model}/history.parquet",
@@ -23,14 +21,12 @@ rule train_model:
         gpu=gpu,
     params:
         settings=lambda wildcards: settings.models[wildcards.model].model_dump(mode="json"),
-        data=lambda wildcards: data_settings(settings.models[wildcards.model].dataset),
         seed=settings.seed,
         device=settings.device,
         # Not an output: Snakemake deletes the outputs of an interrupted job, and training resumes from this file.
         checkpoint=subpath(output.weights, strip_suffix="weights.safetensors", with_suffix="checkpoint.pt"),
         code=lambda wildcards: program("train_model", model_code(wildcards.model)),
         own_code=own_code,
-        data_code=lambda wildcards: data_code(settings.models[wildcards.model].dataset),
     message:
         "Train {wildcards.model}"
     script:
@@ -64,7 +60,7 @@ rule import_model:
     input:
         # Nothing where the weights come with the architecture.
         weights=given_weights,
-        info=ancient(dataset_info),
+        info=dataset_info,
     output:
         weights="results/models/{model}/weights.safetensors",
     log:

@@ -68,6 +68,17 @@ def test_the_content_of_a_table_is_its_rounded_numbers(run, tmp_path, values, se
     assert (manifest.content_sha256(run / "tables/a.parquet") == manifest.content_sha256(other)) is same
 
 
+def test_rows_that_measure_a_time_do_not_count(tmp_path):
+    def content(measured):
+        rows = pd.DataFrame({"metric": list(measured), "value": list(measured.values())})
+        rows.to_parquet(tmp_path / "t.parquet", index=False)
+        return manifest.content_sha256(tmp_path / "t.parquet")
+
+    shared = content({"energy": 0.5, "seconds": 1.0})
+    assert content({"energy": 0.5, "seconds": 2.0}) == shared
+    assert content({"energy": 0.6, "seconds": 1.0}) != shared
+
+
 def test_zeros_of_both_signs_and_infinities_are_told_apart_as_numbers_are(tmp_path):
     plain = tables.Table("plain", "x", {"value": Column(float, "x", finite=False)}, ())
 

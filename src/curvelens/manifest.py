@@ -28,6 +28,7 @@ from curvelens.tables import read_arrow
 DIGITS = 5
 """Significant digits of the floating-point numbers that count in a table's content checksum."""
 _TIMES = {"s"}  # units of columns that no two runs share
+_TIME_METRICS = ["seconds"]  # what rows of tables of many measures hold, where that is a time
 _FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
     ".npz": "application/x-npz",
@@ -44,10 +45,10 @@ _FORMATS = {
 def content_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a parquet table's content, the same for runs that differ in rounding and time.
 
-    Columns whose unit is a time are left out; floating-point numbers are rounded to :data:`DIGITS`
-    significant digits, half to even. Rounding alone makes no two runs equal, since there is a border between
-    any two rounded numbers: on one kind of machine the numbers themselves are the same, whatever the number
-    of cores and shards.
+    Columns whose unit is a time are left out, and rows whose ``metric`` is one; floating-point numbers are
+    rounded to :data:`DIGITS` significant digits, half to even. Rounding alone makes no two runs equal, since
+    there is a border between any two rounded numbers: on one kind of machine the numbers themselves are the
+    same, whatever the number of cores and shards.
 
     Args:
         path: A parquet file whose columns say their unit, as :func:`curvelens.tables.write` writes them.
@@ -65,8 +66,12 @@ def content_sha256(path: str | Path) -> str:
 
 
 def _columns(path: str | Path) -> dict[str, list[Any]]:
-    """Read the columns of a table that two runs may share, by name."""
+    """Read what two runs may share of a table: its columns, by name, without times."""
+    from pyarrow import array, compute
+
     table = read_arrow(path)
+    if "metric" in table.column_names:
+        table = table.filter(compute.invert(compute.is_in(table["metric"], array(_TIME_METRICS))))
     return {
         column.name: table.column(column.name).to_pylist()
         for column in table.schema

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _PACKAGE = _ROOT.name
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def code_version(*modules: str, script: str | Path | None = None, without: Collection[str] = ()) -> str:
+def code_version(*modules: str, script: str | Path | None = None) -> str:
     """Return a hash of the source of ``modules`` and of every curvelens module that they import.
 
     Comments, docstrings and layout do not count, only what is executed: reformatting a file reruns nothing.
@@ -29,7 +29,6 @@ def code_version(*modules: str, script: str | Path | None = None, without: Colle
     Args:
         modules: Dotted names, e.g. ``"curvelens.experiments.spectra"``.
         script: A file that is run rather than imported; it counts like a module.
-        without: Modules that do not count, and are not followed.
 
     Returns:
         Sixteen hexadecimal digits.
@@ -43,7 +42,7 @@ def code_version(*modules: str, script: str | Path | None = None, without: Colle
         tree = _parse_file(Path(script))
         digest.update(f"{ast.dump(tree)}\n".encode())
         entries |= _needs(tree)[0]
-    for module in sorted(source_closure(*entries, without=without)):
+    for module in sorted(source_closure(*entries)):
         digest.update(f"{module}\n{_normalised(module)}\n".encode())
     return digest.hexdigest()
 
@@ -70,7 +69,7 @@ def files_version(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def source_closure(*modules: str, without: Collection[str] = ()) -> set[str]:
+def source_closure(*modules: str) -> set[str]:
     """Return ``modules`` and every curvelens module that they run, directly or not, even in a function.
 
     What is imported for type checkers alone does not run. A package whose ``__init__`` only passes names on
@@ -78,7 +77,6 @@ def source_closure(*modules: str, without: Collection[str] = ()) -> set[str]:
 
     Args:
         modules: Dotted names.
-        without: Modules that are left out and not followed.
 
     Raises:
         ArgumentError: If a module does not exist.
@@ -88,12 +86,12 @@ def source_closure(*modules: str, without: Collection[str] = ()) -> set[str]:
     pending = list(modules)
     while pending:
         module = pending.pop()
-        if module not in found and module not in without:
+        if module not in found:
             found.add(module)
             followed, on_the_way = _needs(_parse(module))
             pending.extend(followed)
             passing |= on_the_way
-    return found | passing - set(without)
+    return found | passing
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a run left behind, as checksums that two runs of the same configuration share.
 
-Measured time is left out: the column ``seconds`` of tables, whole files where it is drawn or told.
+Measured time is left out: of tables the column ``seconds`` and rows whose metric it is, whole files
+where it is drawn or told.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ def _complete(path: Path) -> str:
 
 def _parquet(path: Path) -> bytes:
     import pyarrow
+    import pyarrow.compute
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path, partitioning=None)
+    if "metric" in table.column_names:
+        table = table.filter(pyarrow.compute.not_equal(table["metric"].cast("string"), TIME))
     table = table.drop_columns([TIME] if TIME in table.column_names else [])
     stream = io.BytesIO()
     with pyarrow.ipc.new_stream(stream, table.schema) as writer:
@@ -85,4 +89,7 @@ def _parquet(path: Path) -> bytes:
 def _csv(path: Path) -> bytes:
     rows = list(csv.reader(io.StringIO(path.read_text("utf-8"))))
     kept = [position for position, name in enumerate(rows[0]) if name != TIME]
+    if "metric" in rows[0]:
+        metric = rows[0].index("metric")
+        rows = [row for row in rows if row[metric] != TIME]
     return json.dumps([[row[position] for position in kept] for row in rows]).encode()

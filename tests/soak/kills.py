@@ -279,7 +279,8 @@ def page(trial: Trial, seed: int) -> list[str]:
             [(f"`{rule}`", tally.hits[rule], jobs[rule]) for rule in sorted(jobs)],
         ),
         f"All {len(undisturbed.checksums)} artifacts are compared byte by byte, tables without their column "
-        "`seconds`. Of these it is checked that they are complete, since they tell measured times:",
+        "`seconds` and rows of that metric. Of these it is checked that they are complete, since they tell "
+        "measured times:",
         _page.table(
             ["artifact", "what differs"], [(f"`{name}`", why) for name, why in _artifacts.TOLD.items()]
         ),
@@ -295,14 +296,15 @@ def main() -> int:
     parser.add_argument("--pages", type=Path, default=_page.PAGES, help="folder of the page")
     chosen = parser.parse_args()
     adopt_orphans()
-    with tempfile.TemporaryDirectory(prefix="kills-") as place:
-        try:
-            trial = Trial(Path(place), chosen.target, chosen.seed)
-            trial.soak(chosen.kills)
-        except SoakError as error:
-            print(f"kills: {error}", file=sys.stderr)
-            return 1
-        print(_page.write("kills", "Killed at any moment", page(trial, chosen.seed), chosen.pages))
+    place = Path(tempfile.mkdtemp(prefix="kills-"))
+    try:
+        trial = Trial(place, chosen.target, chosen.seed)
+        trial.soak(chosen.kills)
+    except SoakError as error:
+        print(f"kills: {error}\nkills: the runs are kept in {place}", file=sys.stderr)
+        return 1
+    shutil.rmtree(place)
+    print(_page.write("kills", "Killed at any moment", page(trial, chosen.seed), chosen.pages))
     return 0
 
 
