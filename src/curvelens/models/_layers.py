@@ -34,8 +34,8 @@ class Normalise(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise ModelError(
-                    f"normalisation: {name} has {len(values)} values for {channels} channels; "
-                    f"give 1 or {channels}"
+                    f"normalisation: {name} has {len(values)} values, the images' channels are {channels}; "
+                    f"give 1 value{f' or {channels}' if channels > 1 else ''}"
                 )
         if min(std) <= 0:
             raise ModelError(f"normalisation: std {list(std)} is not positive; give values > 0")
