@@ -120,7 +120,7 @@ def test_timms_networks_are_timms():
         torch.testing.assert_close(model(x), expected)
     with pytest.raises(ConfigError, match=r"timm has no classifier 'seresnet05'; try .*seresnet50"):
         models.build("timm", {"model": "seresnet05"}, 7, (3, 40, 40))
-    with pytest.raises(ModelError, match="mean has 3 values, the images. channels are 1"):
+    with pytest.raises(ModelError, match="mean has 3 values, the images' channels are 1"):
         models.build("timm", {"model": "seresnet18"}, 7, (1, 40, 40))
 
 
