@@ -83,7 +83,7 @@ def test_an_array_that_could_not_have_been_packed_so_small_is_refused(tmp_path):
 
 @pytest.mark.parametrize("ids", [
     *(np.array([1, 2]), np.array([b"a", b"b"]), np.array("a"), np.array(["a", "b\n"])),
-    np.array(["a", "\x1b[31m"]),
+    *(np.array(["a", "\x1b[31m"]), np.array([97, 2**31 - 1], dtype=np.uint32).view("<U1")),
 ])  # fmt: skip
 def test_ids_are_names_of_one_line(tmp_path, ids):
     path = image_set(tmp_path / "a.npz", ids=ids)

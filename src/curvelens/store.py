@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +83,20 @@ def load_json(path: str | Path) -> Any:
         raise DataError(f"{path}: not readable as JSON ({in_short(error)}); {REMEDY}") from error
 
 
+def _characters(texts: np.ndarray) -> bool:
+    """Return whether an array holds texts and nothing in them is beyond Unicode, which Python cannot hold."""
+    import numpy as np
+
+    if texts.dtype.kind != "U":
+        return False
+    codes = np.frombuffer(texts.tobytes(), np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder))
+    return bool(codes.max(initial=0) <= sys.maxunicode)
+
+
 def _text(path: str | Path, arrays: dict[str, np.ndarray]) -> list[str]:
     """Take the array ``ids`` out of what was read, as names that fit on one line."""
     ids = arrays.pop("ids")
-    if ids.ndim != 1 or ids.dtype.kind != "U" or not all(map(on_one_line, ids.tolist())):
+    if ids.ndim != 1 or not _characters(ids) or not all(map(on_one_line, ids.tolist())):
         raise DataError(f"{path}: ids are no names, one line each; {REMEDY}")
     return list(ids.tolist())
 
