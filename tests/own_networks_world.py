@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -87,6 +88,8 @@ def make(folder: Path) -> dict[str, dict[str, object]]:
     )
     torch.export.save(program, folder / "program.pt2")
 
+    for name in ("own_digits", "own_parts"):
+        sys.modules.pop(name, None)  # of another folder that the same process made
     code = folder / "code"
     code.mkdir()
     (code / "own_digits.py").write_text(MODULE)
