@@ -10,7 +10,7 @@ import torch
 from curvelens import smooth_quadratic, targets
 from curvelens.errors import CurvelensError
 from curvelens.quadratic import LowRank, MatrixFree
-from curvelens.smoothing import ESTIMATORS, LENGTHS, moments
+from curvelens.smoothing import ESTIMATORS, LENGTHS, directions, moments
 from curvelens.smoothing.directions import Directions
 
 UNBIASED = ("orthogonal", "antithetic", "sobol", "plain")
@@ -493,3 +493,12 @@ def test_bad_arguments_are_refused_in_one_line(change, message):
     with pytest.raises(CurvelensError, match=message) as caught:
         smooth_quadratic(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [128, 784, 1500])
+def test_a_matrix_made_in_parts_is_orthogonal_to_rounding(size):
+    """Also its last rows, to which earlier ones leave few features."""
+    parts = list(directions._Matrix(0, 0, size, torch.float32, torch.device("cpu")).parts())
+    whole = torch.cat(parts)
+    assert len(parts[0]) < size
+    assert (whole @ whole.T - torch.eye(size)).abs().max() < 32 * torch.finfo(torch.float32).eps

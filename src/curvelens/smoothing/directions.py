@@ -23,7 +23,8 @@ _ROWS = 256  # rows drawn together; of small orthogonal matrices so many are dra
 _SMALL_ROWS = 512
 _BLOCK_ELEMENTS = 2**23
 _FEWEST_ROWS = 16
-_LARGE_ROWS = 1024  # rows of a large matrix that are made together
+_FIRST_ROWS = 64  # rows of a shared matrix that are made first: many explanations need no more
+_LARGE_ROWS = 1024  # most rows of it that are made together
 _SHARED = 16  # orthogonal matrices made from one by signed permutations of the features
 _SHARED_FROM = 128  # below this many features there are too few signed permutations to rely on
 _CACHED_SIZE = 1448  # matrices up to this size (8 MiB in single precision) are kept for the next call
@@ -135,7 +136,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 
 class _Matrix:
-    """A Haar-random orthogonal matrix whose rows are made when first asked for, up to 1024 at once.
+    """A Haar-random orthogonal matrix whose rows are made when first asked for: 64, then up to 1024 at once.
 
     Args:
         seed: Of the stream.
@@ -148,8 +149,9 @@ class _Matrix:
     def __init__(self, seed: int, index: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self._random = generator(seed, "smoothing", index)
         self._made = torch.empty(0, size, dtype=dtype, device=device)
-        count = -(-size // _LARGE_ROWS)
-        self._stops = [size * (i + 1) // count for i in range(count)]
+        rest = size - _FIRST_ROWS
+        count = -(-rest // _LARGE_ROWS)
+        self._stops = [_FIRST_ROWS + rest * i // count for i in range(count + 1)]
 
     def parts(self) -> Iterator[Tensor]:
         """Yield the rows, in parts."""
@@ -161,12 +163,20 @@ class _Matrix:
             start = stop
 
     def _extend(self, rows: int) -> None:
-        """Append rows, orthogonal to those before: block Gram–Schmidt, twice against rounding."""
+        """Append rows, orthogonal to those before: block Gram–Schmidt.
+
+        Rounding leaves parts along earlier rows, the longer the fewer features are left. Taking them away
+        shortens the rows in second order; where that shows, one Newton–Schulz step restores them.
+        """
         made = self._made
         normal = torch.randn(rows, made.shape[1], generator=self._random, dtype=made.dtype).to(made.device)
-        for _ in range(2 if len(made) else 1):
-            normal = _orthonormal((normal - (normal @ made.T) @ made).T).T
-        self._made = torch.cat([made, normal])
+        new = _orthonormal((normal - (normal @ made.T) @ made).T).T
+        if len(made):
+            left = new @ made.T
+            new = new - left @ made
+            if left.square().sum(dim=1).max() > torch.finfo(new.dtype).eps:
+                new = 1.5 * new - 0.5 * (new @ new.T) @ new
+        self._made = torch.cat([made, new])
 
 
 _cached_matrix = lru_cache(maxsize=4)(_Matrix)
