@@ -36,7 +36,7 @@ from curvelens.superpixels import slic_segments, smooth_interactions, superpixel
 
 RADIUS, SIGMA_FACTOR = 0.25, 0.75
 CALLS, EIGENPAIRS, EIGENPAIR_CALLS, SAMPLES = 400, 4, 256, 128
-ATTACK_RADII, ATTACK_SIGMAS = [0.25, 1.0, 4.0], [None, 0.01, 0.03]  # None: that of radius 1
+ATTACK_RADII, WIDE_SIGMAS = [0.25, 1.0, 4.0], [0.01, 0.03]
 INTERACTIONS = [(0.25, 4), (0.25, 32), (4.0, 32)]  # ε, and blocks of calls, two for each super-pixel
 
 
@@ -95,10 +95,9 @@ def measure() -> pd.DataFrame:
         plain = cl.LocalQuadratic(q.value, gradient)
         scores = {"SH+SG": q, "SG": q.first_order(), "G": plain}
         row["found"] = ", ".join(f"{name} {seen.mse(local)[0].mean:.2e}" for name, local in scores.items())
-    for width in ATTACK_SIGMAS:
-        width = width or _sigma(1.0, x)
-        with steps.step(f"attacks, sigma {width:.2g}") as row:
-            row |= _attacks(f, x, width, gradient)
+    for wide in (_sigma(1.0, x), *WIDE_SIGMAS):
+        with steps.step(f"attacks, sigma {wide:.2g}") as row:
+            row |= _attacks(f, x, wide, gradient)
     segments = slic_segments(photographs.images[0])
     count = int(segments.max()) + 1
     for radius, blocks in INTERACTIONS:
