@@ -45,6 +45,13 @@ def export(model, path, batch="dynamic", decompose=None, shape=SHAPE):
     return path
 
 
+def exported_residual(path):
+    """A network with a shortcut, and the file that it was exported to."""
+    torch.manual_seed(0)
+    model = Residual().eval()
+    return model, export(model, path)
+
+
 def described(shape=SHAPE, classes=3, **parameters):
     return {"architecture": "exported", "parameters": parameters, "classes": classes, "image_shape": shape}
 

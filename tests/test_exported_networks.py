@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exported_world import SHAPE, Residual, described, export, images
+from exported_world import SHAPE, Residual, described, export, exported_residual, images
 from torch import nn
 
 from curvelens import hessian, models, region_radius, targets
@@ -20,10 +20,7 @@ def chain(activation=nn.ReLU):
 
 @pytest.fixture(scope="module")
 def residual(tmp_path_factory):
-    """A network with a shortcut, and the file that it was exported to."""
-    torch.manual_seed(0)
-    model = Residual().eval()
-    return model, export(model, tmp_path_factory.mktemp("programs") / "residual.pt2")
+    return exported_residual(tmp_path_factory.mktemp("programs") / "residual.pt2")
 
 
 # ---------------------------------------------------------------- the same network

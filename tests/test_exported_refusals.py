@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 import torch
-from exported_world import SHAPE, Residual, described, export, images
+from exported_world import SHAPE, described, export, exported_residual, images
 from torch import nn
 
 from curvelens import models
@@ -18,10 +18,7 @@ from curvelens.models._archive import read_archive
 
 @pytest.fixture(scope="module")
 def residual(tmp_path_factory):
-    """A network with a shortcut, and the file that it was exported to."""
-    torch.manual_seed(0)
-    model = Residual().eval()
-    return model, export(model, tmp_path_factory.mktemp("programs") / "residual.pt2")
+    return exported_residual(tmp_path_factory.mktemp("programs") / "residual.pt2")
 
 
 class Training(nn.Module):
